@@ -53,9 +53,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             field.name = Some(spelled);
         }
     }
-    tonic_prost_build::configure()
-        .bytes(".")
-        .skip_debug(SECRET_BEARING)
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").skip_debug(SECRET_BEARING).compile_fds(descriptors)?;
     Ok(())
 }

@@ -20,7 +20,8 @@
 //! - `Debug` of any message prints the length of a value, password, digest, token or snapshot
 //!   chunk, never its content. Keys and names are printed. The content is still in the message:
 //!   `Clone` and encoding copy it.
-//! - A `bytes` field is a [`bytes::Bytes`]: decoding from a shared buffer copies no value.
+//! - A `bytes` field is a [`bytes::Bytes`]: decoding from a shared buffer copies no value. The
+//!   price: such a field keeps the whole buffer alive, so copy what outlives the request.
 //! - Decoding refuses messages nested deeper than prost's limit of 100; no input makes it
 //!   overflow the stack. A transaction in a transaction costs two levels.
 //! - Rust field names are snake case (`id`, `ttl`, `target_id`, `peer_urls`). The names on the
@@ -35,12 +36,7 @@ pub use methods::{Method, descriptors, methods};
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Package `etcdserverpb`: six services and their messages.
-#[allow(
-    clippy::all,
-    clippy::unwrap_used,
-    rustdoc::broken_intra_doc_links,
-    reason = "generated"
-)]
+#[allow(clippy::all, rustdoc::broken_intra_doc_links, reason = "generated")]
 pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }

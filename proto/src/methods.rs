@@ -26,8 +26,7 @@ pub struct Method {
 }
 
 static DESCRIPTORS: LazyLock<FileDescriptorSet> = LazyLock::new(|| {
-    FileDescriptorSet::decode(crate::FILE_DESCRIPTOR_SET)
-        .expect("the build script encoded this very type")
+    FileDescriptorSet::decode(crate::FILE_DESCRIPTOR_SET).expect("the build script encoded this very type")
 });
 
 static METHODS: LazyLock<Vec<Method>> = LazyLock::new(|| {

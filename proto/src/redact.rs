@@ -9,8 +9,8 @@ use std::fmt;
 use crate::{
     authpb::User,
     etcdserverpb::{
-        AuthUserAddRequest, AuthUserChangePasswordRequest, AuthenticateRequest,
-        AuthenticateResponse, Compare, PutRequest, SnapshotResponse,
+        AuthUserAddRequest, AuthUserChangePasswordRequest, AuthenticateRequest, AuthenticateResponse,
+        Compare, PutRequest, SnapshotResponse,
         compare::{CompareResult, CompareTarget, TargetUnion},
     },
     mvccpb::KeyValue,
@@ -56,13 +56,7 @@ redact! {
 
 impl fmt::Debug for Compare {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            result,
-            target,
-            key,
-            range_end,
-            target_union,
-        } = self;
+        let Self { result, target, key, range_end, target_union } = self;
         let mut out = f.debug_struct("Compare");
         // An open enum: a number that we do not know is shown as it is.
         match CompareResult::try_from(*result) {
@@ -73,10 +67,7 @@ impl fmt::Debug for Compare {
             Ok(known) => out.field("target", &known),
             Err(_) => out.field("target", target),
         };
-        out.field("key", key)
-            .field("range_end", range_end)
-            .field("target_union", target_union)
-            .finish()
+        out.field("key", key).field("range_end", range_end).field("target_union", target_union).finish()
     }
 }
 
