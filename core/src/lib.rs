@@ -1,0 +1,46 @@
+//! The nouns of a request's life, and nothing that acts.
+//!
+//! A request becomes an [`Operation`], a [`Caller`] asks for it, a [`Permit`] proves that it was
+//! allowed, a [`Sealed`] proves that its value went through the transform stage, an [`Answer`]
+//! comes back or a [`Refusal`] says why not. [`Permit`] and [`Sealed`] can be made only here.
+//!
+//! No I/O, no clock, no runtime, no gRPC: everything else depends on this crate, it depends on
+//! none of ours.
+
+mod range;
+mod value;
+
+mod access;
+mod auth;
+mod caller;
+mod check;
+mod operation;
+mod walk;
+
+mod permit;
+mod policy;
+
+mod answer;
+mod refusal;
+
+pub use access::{Access, AdminVerb, KeyAction};
+pub use answer::{
+    AlarmMember, Answer, AuthStatus, Event, KeyValue, LeaseDetail, MemberInfo, RangeAnswer, Reply,
+    StatusAnswer, TxnAnswer,
+};
+pub use auth::{
+    AuthTables, Credential, KeyspaceId, PasswordHash, Permission, PermissionKind, ROOT, Role, Secret, User,
+};
+pub use caller::{Caller, Evidence};
+pub use check::Limits;
+pub use operation::{
+    AlarmAction, AlarmKind, AlarmRequest, Compact, Compare, CompareOp, CompareTarget, DeleteRange,
+    LeaseGrant, LeaseId, LeaseRevoke, LeaseTimeToLive, Operation, Put, PutLease, PutValue, Range, RoleGrant,
+    RoleRevoke, SortOrder, SortTarget, Txn, TxnOp, UserAdd, WatchCreate,
+};
+pub use permit::{InternalReason, LeaseFence, Permit, PermitParts, Subject};
+pub use policy::{Compile, Decision, Fence, LeaseKeys, Policy};
+pub use range::KeyRange;
+pub use refusal::Refusal;
+pub use value::{Plaintext, Sealed, SealedForm};
+pub use walk::{Cost, Summary, ValueSize};

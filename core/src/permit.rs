@@ -1,0 +1,193 @@
+//! Proof that a request was allowed. The engine takes nothing else.
+//!
+//! A [`Permit`] owns its operation: what was decided is what runs. It is minted by
+//! [`Permit::obtain`] after every access was decided, or by [`Permit::internal`] for work that no
+//! caller asked for, from a list of reasons.
+
+use crate::access::{Access, KeyAction};
+use crate::auth::KeyspaceId;
+use crate::caller::{Caller, Evidence};
+use crate::operation::{LeaseId, Operation};
+use crate::policy::{Decision, Fence, LeaseKeys, Policy, known_user};
+use crate::range::KeyRange;
+use crate::refusal::Refusal;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// A decision looked at the keys of this lease; it holds only while they are the same keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LeaseFence {
+    pub lease: LeaseId,
+    /// None: there was no such lease.
+    pub generation: Option<u64>,
+}
+
+/// Work that no caller asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum InternalReason {
+    /// First start: root user, root role, auth on.
+    Bootstrap,
+    LeaseExpiry,
+    LeaseCheckpoint,
+    AutoCompaction,
+    /// The space quota was hit.
+    SpaceAlarm,
+    HealthProbe,
+}
+
+#[derive(Clone, Debug)]
+pub struct Permit<V> {
+    keyspace: KeyspaceId,
+    subject: Subject,
+    /// None for internal work: no change of policy makes it stale.
+    fence: Option<Fence>,
+    leases: SmallVec<[LeaseFence; 1]>,
+    operation: Operation<V>,
+}
+
+/// In whose name a permit was given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Subject {
+    Caller(Option<Arc<str>>),
+    Internal(InternalReason),
+}
+
+/// The parts of a permit that its operation leaves behind when the engine takes it.
+#[derive(Clone, Debug)]
+pub struct PermitParts<V> {
+    pub keyspace: KeyspaceId,
+    pub subject: Subject,
+    pub fence: Option<Fence>,
+    pub leases: SmallVec<[LeaseFence; 1]>,
+    pub operation: Operation<V>,
+}
+
+impl<V> Permit<V> {
+    /// Decides every access of `operation`.
+    ///
+    /// `policy` and `leases` must come from one snapshot of the keyspace; its fence is what apply
+    /// compares with. The first access that is denied refuses the whole.
+    pub fn obtain(
+        policy: &dyn Policy,
+        leases: &dyn LeaseKeys,
+        store_auth_revision: u64,
+        caller: &Caller,
+        operation: Operation<V>,
+    ) -> Result<Self, Refusal> {
+        let mut fences = SmallVec::new();
+        if policy.is_enabled() {
+            let mut refused = None;
+            operation.accesses(&mut |access| {
+                if refused.is_none() {
+                    refused = decide(policy, leases, caller, &access, &mut fences).err();
+                }
+            });
+            if let Some(refusal) = refused {
+                return Err(refusal);
+            }
+            // Only what is not open to everybody depends on the token's age.
+            if let Caller::User { evidence: Evidence::Jwt { auth_revision: Some(token) }, .. } = caller
+                && operation.is_write()
+                && *token < store_auth_revision
+            {
+                return Err(Refusal::OldAuthRevision { token: *token, store: store_auth_revision });
+            }
+        }
+        let name = match caller {
+            Caller::Anonymous { .. } => None,
+            Caller::User { name, .. } => Some(name.clone()),
+        };
+        Ok(Self {
+            keyspace: caller.keyspace(),
+            subject: Subject::Caller(name),
+            fence: Some(policy.fence()),
+            leases: fences,
+            operation,
+        })
+    }
+
+    /// For work without a caller. The reason is logged with it.
+    pub fn internal(reason: InternalReason, keyspace: KeyspaceId, operation: Operation<V>) -> Self {
+        Self { keyspace, subject: Subject::Internal(reason), fence: None, leases: SmallVec::new(), operation }
+    }
+
+    pub fn operation(&self) -> &Operation<V> {
+        &self.operation
+    }
+
+    pub fn keyspace(&self) -> KeyspaceId {
+        self.keyspace
+    }
+
+    pub fn into_parts(self) -> PermitParts<V> {
+        PermitParts {
+            keyspace: self.keyspace,
+            subject: self.subject,
+            fence: self.fence,
+            leases: self.leases,
+            operation: self.operation,
+        }
+    }
+
+    /// The transform stage: the permit stays, its values change form.
+    pub fn try_map_values<W, E>(
+        self,
+        map: &mut dyn FnMut(&Bytes, V) -> Result<W, E>,
+    ) -> Result<Permit<W>, E> {
+        Ok(Permit {
+            keyspace: self.keyspace,
+            subject: self.subject,
+            fence: self.fence,
+            leases: self.leases,
+            operation: self.operation.try_map_values(map)?,
+        })
+    }
+}
+
+fn decide(
+    policy: &dyn Policy,
+    leases: &dyn LeaseKeys,
+    caller: &Caller,
+    access: &Access,
+    fences: &mut SmallVec<[LeaseFence; 1]>,
+) -> Result<(), Refusal> {
+    if matches!(access, Access::Open) {
+        return Ok(());
+    }
+    let user = match (caller, known_user(policy, caller)) {
+        (_, Some(user)) => user,
+        // etcd's word for a request without a credential.
+        (Caller::Anonymous { .. }, None) => return Err(Refusal::Anonymous),
+        // A certificate or token that names nobody (any more).
+        (Caller::User { .. }, None) => return Err(Refusal::PermissionDenied),
+    };
+    let keys = |action: KeyAction, range: &KeyRange| policy.decide_keys(user, action, range);
+    let decision = match access {
+        Access::Open | Access::Authenticated => Decision::Allow,
+        Access::Keys { action, range } => keys(*action, range),
+        Access::KeysOfLease { action, lease } => {
+            let mut decision = Decision::Allow;
+            let generation = leases.attached(*lease, &mut |key| {
+                decision = keys(*action, &KeyRange::Single(key.clone()));
+                decision == Decision::Allow
+            });
+            fences.push(LeaseFence { lease: *lease, generation });
+            decision
+        }
+        Access::KeysOfAllLeases { action } => {
+            let mut decision = Decision::Allow;
+            leases.attached_to_any(&mut |key| {
+                decision = keys(*action, &KeyRange::Single(key.clone()));
+                decision == Decision::Allow
+            });
+            decision
+        }
+        Access::Admin(_) | Access::UserRecord(_) | Access::RoleRecord(_) => policy.decide_other(user, access),
+    };
+    match decision {
+        Decision::Allow => Ok(()),
+        Decision::Deny => Err(Refusal::PermissionDenied),
+    }
+}

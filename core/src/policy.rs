@@ -1,0 +1,70 @@
+//! The ports through which a decision is asked for. `policies` implements them over casbin's model.
+
+use crate::access::{Access, KeyAction};
+use crate::auth::{AuthTables, KeyspaceId};
+use crate::caller::Caller;
+use crate::operation::LeaseId;
+use crate::range::KeyRange;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Which policy a decision was made under: the platform's version and the keyspace's. Counted apart
+/// from etcd's auth revision. A proposal carries it; apply refuses a stale one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Fence {
+    pub platform: u64,
+    pub keyspace: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    Allow,
+    Deny,
+}
+
+/// A compiled policy of one keyspace.
+///
+/// # Contract
+/// - Immutable: the same question has the same answer for the whole life of the value.
+/// - Never panics, whatever bytes a key holds; unknown subjects are denied.
+/// - While auth is off (`is_enabled() == false`) nobody asks it.
+pub trait Policy: Send + Sync {
+    fn fence(&self) -> Fence;
+    fn is_enabled(&self) -> bool;
+    /// Does this user exist? Names come from certificates and tokens, so they may not.
+    fn knows(&self, user: &str) -> bool;
+    /// May `user` do `action` on **every** key of `range`?
+    fn decide_keys(&self, user: &str, action: KeyAction, range: &KeyRange) -> Decision;
+    /// Any access but `Open`, `Authenticated` and those about keys.
+    fn decide_other(&self, user: &str, access: &Access) -> Decision;
+}
+
+/// Makes the policy of a keyspace from its rows.
+///
+/// # Contract
+/// `compile` is called by the engine's applying thread right after a change and before the change
+/// is published, so its cost must grow with the change, not with the tables: `previous` is the
+/// policy before the change. Pure: equal tables give policies that decide equally.
+pub trait Compile: Send + Sync {
+    fn compile(
+        &self,
+        keyspace: KeyspaceId,
+        tables: &AuthTables,
+        previous: Option<&Arc<dyn Policy>>,
+    ) -> Arc<dyn Policy>;
+}
+
+/// What a decision may need to know of the data: which keys are attached to a lease.
+pub trait LeaseKeys {
+    /// Calls `visit` with each attached key until it answers `false`. Returns the lease's attachment
+    /// generation, or None when there is no such lease.
+    fn attached(&self, lease: LeaseId, visit: &mut dyn FnMut(&Bytes) -> bool) -> Option<u64>;
+    /// The same over all leases of the keyspace.
+    fn attached_to_any(&self, visit: &mut dyn FnMut(&Bytes) -> bool);
+}
+
+/// A caller's name if the policy lets it count as logged in.
+pub(crate) fn known_user<'a>(policy: &dyn Policy, caller: &'a Caller) -> Option<&'a str> {
+    caller.name().filter(|name| policy.knows(name))
+}

@@ -1,0 +1,126 @@
+//! Why a request was not done. One list for the whole product; `proxy`'s status stage alone turns
+//! it into gRPC codes and etcd's texts.
+
+use thiserror::Error;
+
+/// The message is for operators and logs; what a client reads is decided elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum Refusal {
+    // The request is not well formed.
+    #[error("key is not provided")]
+    KeyNotProvided,
+    #[error("key not found")]
+    KeyNotFound,
+    #[error("value is provided together with ignore_value")]
+    ValueProvided,
+    #[error("lease is provided together with ignore_lease")]
+    LeaseProvided,
+    #[error("too many operations in one txn")]
+    TooManyOperations,
+    #[error("a txn writes one key twice")]
+    DuplicateKey,
+    #[error("invalid sort option")]
+    InvalidSortOption,
+    #[error("range streams do not support custom sort orders")]
+    StreamSortUnsupported,
+    #[error("range streams do not support revision filters")]
+    StreamFilterUnsupported,
+    #[error("request of `{size}` bytes is larger than the limit of `{limit}`")]
+    RequestTooLarge { size: usize, limit: usize },
+    #[error("txns are nested deeper than `{limit}`")]
+    TxnTooDeep { limit: usize },
+    #[error("invalid client api version")]
+    InvalidClientApiVersion,
+
+    // Revisions.
+    #[error("required revision has been compacted")]
+    Compacted,
+    #[error("required revision is a future revision")]
+    FutureRevision,
+
+    // Space.
+    #[error("space quota exceeded")]
+    NoSpace,
+    #[error("too many requests are waiting")]
+    TooManyRequests,
+
+    // Leases.
+    #[error("lease not found")]
+    LeaseNotFound,
+    #[error("lease exists already")]
+    LeaseExists,
+    #[error("lease ttl is too large")]
+    LeaseTtlTooLarge,
+
+    // Members.
+    #[error("member not found")]
+    MemberNotFound,
+
+    // Auth administration.
+    #[error("user `root` does not exist")]
+    RootUserMissing,
+    #[error("user `root` does not have role `root`")]
+    RootRoleMissing,
+    #[error("user exists already")]
+    UserExists,
+    #[error("user name is empty")]
+    UserEmpty,
+    #[error("user not found")]
+    UserNotFound,
+    #[error("role exists already")]
+    RoleExists,
+    #[error("role not found")]
+    RoleNotFound,
+    #[error("role name is empty")]
+    RoleEmpty,
+    #[error("permission is not given")]
+    PermissionNotGiven,
+    #[error("role is not granted to the user")]
+    RoleNotGranted,
+    #[error("permission is not granted to the role")]
+    PermissionNotGranted,
+    #[error("authentication is not enabled")]
+    AuthNotEnabled,
+    #[error("`root` is protected while auth is on")]
+    InvalidAuthManagement,
+    /// This endpoint never switches auth off.
+    #[error("auth cannot be disabled on this endpoint")]
+    AuthDisableRefused,
+
+    // Identity and decisions.
+    #[error("authentication failed")]
+    AuthFailed,
+    #[error("a password was given for a user without one")]
+    NoPasswordUser,
+    #[error("token is not valid")]
+    InvalidToken,
+    /// No credential at all.
+    #[error("no user name was given")]
+    Anonymous,
+    #[error("token was made under auth revision `{token}`, the store is at `{store}`")]
+    OldAuthRevision { token: u64, store: u64 },
+    #[error("permission denied")]
+    PermissionDenied,
+    /// A permit was overtaken by a change of policy or of the keys that it looked at. Never reaches
+    /// a client: the gateway decides again.
+    #[error("policy changed between decision and execution")]
+    StalePermit,
+    /// Tokens can be verified but not made here.
+    #[error("token signing attempted with verify-only key")]
+    VerifyOnlyKey,
+
+    // The server's own state.
+    #[error("no leader")]
+    NoLeader,
+    #[error("server is stopping")]
+    Stopping,
+    #[error("request timed out")]
+    TimedOut,
+    #[error("data is corrupt")]
+    Corrupt,
+    #[error("not supported by this server yet")]
+    Unimplemented,
+    /// Something failed here; the operator's log has the cause under this name.
+    #[error("internal failure: {cause}")]
+    Internal { cause: &'static str },
+}
