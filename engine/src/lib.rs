@@ -1,1 +1,41 @@
-//! Being written.
+//! Keygate's store: an etcd in a library.
+//!
+//! One deterministic state machine ([`mvcc`]) holds every keyspace: keys, leases, alarms, users and
+//! roles. A Raft log orders what happens to it and makes it durable ([`storage`]), one thread
+//! applies it and publishes an immutable [`View`] after each batch. Serving threads read views
+//! without waiting and get answers and events through a [`Port`].
+//!
+//! The engine takes a [`keygate_core::Permit`] and nothing else; it knows no caller, no policy's
+//! rules and no plaintext.
+
+mod clock;
+mod counters;
+mod fatal;
+mod identity;
+mod options;
+
+mod port;
+mod read;
+mod stream;
+mod watch;
+
+mod consensus;
+mod engine;
+mod lease_clock;
+mod recovery;
+mod rows;
+mod view;
+
+pub mod mvcc;
+pub mod storage;
+
+pub use clock::{Clock, SystemClock};
+pub use counters::{DURATION_BUCKETS, DurationHistogram};
+pub use engine::{Engine, EngineStats, OpenError, StoreSize};
+pub use identity::Identity;
+pub use mvcc::Keyspace;
+pub use options::{AutoCompaction, EngineOptions};
+pub use port::Port;
+pub use stream::{RangeChunk, RangeChunks};
+pub use view::View;
+pub use watch::{WatchCreateError, WatchCreated, WatchSession, WatchUpdate};

@@ -1,0 +1,487 @@
+//! The loop of the consensus thread.
+
+use super::flush::{FlushBatch, Flushed, Flusher};
+use super::housekeeping::Housekeeping;
+use super::{Proposal, Request};
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::fatal::Fatal;
+use crate::lease_clock::LeaseClock;
+use crate::mvcc::{Command, Effects, LeaseEffect, State};
+use crate::options::EngineOptions;
+use crate::port::{Answered, Delivery, Mailbox, PortId};
+use crate::rows::StoreRows;
+use crate::storage::{Applied, RaftLog, StorageError, Store};
+use crate::view::{Board, Position, View};
+use crate::watch::EventBatch;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use keygate_core::{Compile, Refusal, Reply};
+use raft::eraftpb::Entry;
+use raft::{RawNode, StateRole};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// Requests taken into one batch: enough to share a sync among a thousand clients, few enough that
+/// the first of them does not wait long.
+const BATCH: usize = 2_048;
+/// Bytes written to the log but not yet to the store at which proposals wait. They are in memory.
+const UNFLUSHED_BYTES: u64 = 256 << 20;
+/// Keys that compaction visits between two batches.
+const PRUNE_KEYS: usize = 2_000;
+/// Index entries that eviction visits between two batches.
+const EVICT_STEPS: usize = 20_000;
+
+/// What a driver is built from: all that a test may want to replace.
+pub(crate) struct Seams {
+    pub(crate) options: EngineOptions,
+    pub(crate) compile: Arc<dyn Compile>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) leases: Arc<LeaseClock>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) fatal: Fatal,
+}
+
+pub(crate) struct Driver {
+    pub(super) seams: Seams,
+    node: RawNode<RaftLog>,
+    requests: Receiver<Request>,
+    flusher: Flusher,
+    state: State,
+    applied: Applied,
+    /// Proposed here and not yet applied, in order of their index.
+    pending: VecDeque<Pending>,
+    ports: Vec<Option<Mailbox>>,
+    outgoing: Vec<Vec<(oneshot::Sender<Answered>, Answered)>>,
+    effects: Effects,
+    /// Batches handed to the flusher whose completion was not heard of yet, by the sequence number
+    /// under which the state knows their rows.
+    waiting_for_flush: Vec<(u64, oneshot::Sender<()>)>,
+    waiting_for_prune: Vec<oneshot::Sender<()>>,
+    /// Set while compaction has work left.
+    pruning: bool,
+    /// A prune's deletions are in the store when this sequence number is.
+    pub(super) housekeeping: Housekeeping,
+    last_tick: Instant,
+}
+
+struct Pending {
+    index: u64,
+    term: u64,
+    command: Command,
+    from: Option<(PortId, oneshot::Sender<Answered>)>,
+}
+
+/// Why the loop ended.
+pub(crate) enum End {
+    Asked,
+    Failed,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        seams: Seams,
+        node: RawNode<RaftLog>,
+        requests: Receiver<Request>,
+        flusher: Flusher,
+        state: State,
+        applied: Applied,
+    ) -> Self {
+        let last_tick = seams.clock.now();
+        let housekeeping = Housekeeping::new(&seams.options, last_tick);
+        Self {
+            seams,
+            node,
+            requests,
+            flusher,
+            state,
+            applied,
+            pending: VecDeque::new(),
+            ports: Vec::new(),
+            outgoing: Vec::new(),
+            effects: Effects::default(),
+            waiting_for_flush: Vec::new(),
+            waiting_for_prune: Vec::new(),
+            // A compaction may have been interrupted by the last stop.
+            pruning: true,
+            housekeeping,
+            last_tick,
+        }
+    }
+
+    /// Becomes leader and applies what the log holds beyond the store. Afterwards the newest view is
+    /// current and writes can be served.
+    pub(crate) fn recover(&mut self) -> Result<(), StorageError> {
+        // A single voter waits for nobody's vote; without this it would wait for an election timeout.
+        if let Err(error) = self.node.campaign() {
+            tracing::warn!(%error, "campaign at start was refused; waiting for the election timeout");
+        }
+        loop {
+            self.process_ready()?;
+            if self.is_ready_to_serve() {
+                self.restart_leases();
+                self.publish(Vec::new());
+                return Ok(());
+            }
+            self.node.tick();
+        }
+    }
+
+    fn is_ready_to_serve(&self) -> bool {
+        // The leader's first entry of its own term must be applied: everything before it then is.
+        self.node.raft.state == StateRole::Leader
+            && self.node.raft.raft_log.applied >= self.node.raft.raft_log.committed
+            && self.node.raft.raft_log.committed >= self.node.raft.raft_log.last_index()
+    }
+
+    /// Every lease that exists gets the time it was last known to have.
+    fn restart_leases(&mut self) {
+        for (id, keyspace) in self.state.keyspaces() {
+            for (lease, held) in keyspace.leases() {
+                self.seams.leases.start(id, lease, held.ttl, held.remaining());
+            }
+        }
+    }
+
+    /// Runs until asked to stop or until the disk fails.
+    pub(crate) fn run(mut self) -> End {
+        let end = match self.serve() {
+            Ok(()) => End::Asked,
+            Err(error) => {
+                tracing::error!(%error, "the engine cannot go on");
+                self.seams.fatal.raise(error.to_string());
+                End::Failed
+            }
+        };
+        if matches!(end, End::Asked) {
+            self.stop_cleanly();
+        }
+        end
+    }
+
+    fn serve(&mut self) -> Result<(), StorageError> {
+        loop {
+            if !self.take_requests()? {
+                return Ok(());
+            }
+            self.process_ready()?;
+            self.tick_if_due();
+            self.tidy();
+        }
+    }
+
+    /// Waits for work, then takes all that is there. False: asked to stop.
+    fn take_requests(&mut self) -> Result<bool, StorageError> {
+        let wait = if self.pruning {
+            std::time::Duration::ZERO
+        } else {
+            (self.last_tick + self.seams.options.heartbeat)
+                .saturating_duration_since(self.seams.clock.now())
+        };
+        let mut next = match self.requests.recv_timeout(wait) {
+            Ok(request) => Some(request),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return Ok(false),
+        };
+        let mut taken = 0;
+        while let Some(request) = next {
+            if !self.handle(request)? {
+                return Ok(false);
+            }
+            taken += 1;
+            if taken == BATCH {
+                break;
+            }
+            next = self.requests.try_recv().ok();
+        }
+        // Memory is bounded: when the store lags too far behind, only its own progress is heard.
+        while self.flusher.unflushed_bytes() > UNFLUSHED_BYTES {
+            match self.flusher.wait_for_progress() {
+                Some(flushed) => self.flushed(flushed)?,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn handle(&mut self, request: Request) -> Result<bool, StorageError> {
+        match request {
+            Request::Propose(proposal) => self.propose(proposal),
+            Request::AddMailbox(id, mailbox) => {
+                if self.ports.len() <= id.0 {
+                    self.ports.resize_with(id.0 + 1, || None);
+                    self.outgoing.resize_with(id.0 + 1, Vec::new);
+                }
+                self.ports[id.0] = Some(mailbox);
+            }
+            Request::Flushed(flushed) => self.flushed(flushed)?,
+            Request::WaitFlushed(waiter) => {
+                self.flusher.hurry();
+                self.waiting_for_flush.push((self.state.batch_sequence(), waiter));
+                self.answer_flush_waiters();
+            }
+            Request::WaitPruned(waiter) => {
+                if self.pruning {
+                    self.waiting_for_prune.push(waiter);
+                } else {
+                    // Nobody waits for an answer any more if this fails.
+                    drop(waiter.send(()));
+                }
+            }
+            Request::StoreFailed(text) => {
+                return Err(StorageError::Fatal { path: self.seams.options.data_dir.clone(), what: text });
+            }
+            Request::Stop => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn propose(&mut self, proposal: Proposal) {
+        let Proposal { command, data, from } = proposal;
+        if from.is_some() {
+            self.seams.counters.pending.fetch_sub(1, Ordering::Relaxed);
+        }
+        match self.node.propose(Vec::new(), data) {
+            Ok(()) => {
+                let raft = &self.node.raft;
+                self.pending.push_back(Pending {
+                    index: raft.raft_log.last_index(),
+                    term: raft.term,
+                    command,
+                    from,
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a proposal was dropped");
+                self.seams.counters.proposals_failed.fetch_add(1, Ordering::Relaxed);
+                if let Some((port, asker)) = from {
+                    self.outgoing[port.0].push((asker, Err(Refusal::NoLeader)));
+                }
+            }
+        }
+    }
+
+    /// Persist, then apply: nothing is applied, published or answered that is not on disk.
+    fn process_ready(&mut self) -> Result<(), StorageError> {
+        let mut events = Vec::new();
+        let mut worked = false;
+        while self.node.has_ready() {
+            worked = true;
+            let mut ready = self.node.ready();
+            self.apply(ready.take_committed_entries(), &mut events)?;
+            let entries = ready.take_entries();
+            let must_sync = ready.must_sync();
+            let started = self.seams.clock.now();
+            self.node.mut_store().append(&entries, ready.hs(), must_sync)?;
+            if must_sync {
+                let took = self.seams.clock.now().saturating_duration_since(started);
+                self.seams.counters.fsync.record(took);
+            }
+            let mut light = self.node.advance(ready);
+            if let Some(commit) = light.commit_index() {
+                self.seams.counters.committed.store(commit, Ordering::Relaxed);
+            }
+            self.apply(light.take_committed_entries(), &mut events)?;
+            self.node.advance_apply();
+        }
+        if worked {
+            self.finish_batch(events);
+        }
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        entries: Vec<Entry>,
+        events: &mut Vec<crate::mvcc::StoredEvent>,
+    ) -> Result<(), StorageError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let rows = StoreRows::new(self.seams.store.clone());
+        for entry in entries {
+            if entry.index <= self.applied.index {
+                // The store had it before the last stop.
+                continue;
+            }
+            self.applied = Applied { index: entry.index, term: entry.term };
+            let (command, from) = self.command_of(&entry)?;
+            let Some(command) = command else { continue };
+            let applied = self
+                .state
+                .apply(command, &rows, self.seams.compile.as_ref(), self.seams.options.min_lease_ttl, &mut self.effects)
+                .map_err(|error| StorageError::Fatal {
+                    path: self.seams.options.data_dir.clone(),
+                    what: format!("log entry {} cannot be applied: {error}", entry.index),
+                })?;
+            self.follow_leases();
+            if self.effects.compacted {
+                self.effects.compacted = false;
+                self.pruning = true;
+            }
+            if let Some((port, asker)) = from {
+                let term = self.node.raft.term;
+                let answer = applied.outcome.map(|answer| Reply { revision: applied.revision, term, answer });
+                self.outgoing[port.0].push((asker, answer));
+            }
+        }
+        events.append(&mut self.effects.events);
+        Ok(())
+    }
+
+    /// The command of an entry: the one that was proposed here, or the log's bytes decoded.
+    #[expect(clippy::type_complexity, reason = "the pair is taken apart at once")]
+    fn command_of(
+        &mut self,
+        entry: &Entry,
+    ) -> Result<(Option<Command>, Option<(PortId, oneshot::Sender<Answered>)>), StorageError> {
+        while let Some(pending) = self.pending.front() {
+            if pending.index > entry.index {
+                break;
+            }
+            let Some(pending) = self.pending.pop_front() else { break };
+            if pending.index == entry.index && pending.term == entry.term {
+                return Ok((Some(pending.command), pending.from));
+            }
+            // Another leader's entry took its place; dropping `from` tells the asker.
+        }
+        if entry.data.is_empty() {
+            return Ok((None, None));
+        }
+        let command = Command::decode(&entry.data).map_err(|error| StorageError::Fatal {
+            path: self.seams.options.data_dir.clone(),
+            what: format!("log entry {} cannot be read: {error}", entry.index),
+        })?;
+        Ok((Some(command), None))
+    }
+
+    fn follow_leases(&mut self) {
+        let counters = &self.seams.counters;
+        for effect in self.effects.leases.drain(..) {
+            match effect {
+                LeaseEffect::Granted { keyspace, id, ttl } => {
+                    counters.leases_granted.fetch_add(1, Ordering::Relaxed);
+                    self.seams.leases.start(keyspace, id, ttl, ttl);
+                }
+                LeaseEffect::Revoked { keyspace, id } => {
+                    counters.leases_revoked.fetch_add(1, Ordering::Relaxed);
+                    self.seams.leases.forget(keyspace, id);
+                }
+                LeaseEffect::Checkpointed { .. } => {}
+            }
+        }
+    }
+
+    fn finish_batch(&mut self, events: Vec<crate::mvcc::StoredEvent>) {
+        self.state.seal_batch();
+        self.hand_to_flusher();
+        self.publish(events);
+    }
+
+    fn hand_to_flusher(&mut self) {
+        let changes = std::mem::take(&mut self.effects.changes);
+        let sequence = self.state.batch_sequence();
+        self.flusher.send(FlushBatch { changes, sequence, applied: self.applied });
+    }
+
+    /// First the view, then the answers and events: whoever is answered can read what was written.
+    fn publish(&mut self, events: Vec<crate::mvcc::StoredEvent>) {
+        let raft = &self.node.raft;
+        let position =
+            Position { term: raft.term, applied_index: self.applied.index, leader: raft.leader_id };
+        let view = View::new(self.state.clone(), position);
+        self.seams.board.store(view.clone());
+        self.seams.counters.applied.store(self.applied.index, Ordering::Relaxed);
+        self.seams.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
+        // Pairs with a watcher that is counted first and looks at the view second.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let batch = (!events.is_empty()).then(|| Arc::new(EventBatch { events, view }));
+        for (port, answers) in self.ports.iter_mut().zip(&mut self.outgoing) {
+            let Some(mailbox) = port else { continue };
+            let listens = mailbox.watchers.load(Ordering::SeqCst) > 0;
+            let events = batch.as_ref().filter(|_| listens).cloned();
+            if answers.is_empty() && events.is_none() {
+                continue;
+            }
+            let delivery = Delivery { answers: std::mem::take(answers), events };
+            if mailbox.deliveries.send(delivery).is_err() {
+                // Its thread has ended.
+                *port = None;
+            }
+        }
+    }
+
+    fn flushed(&mut self, flushed: Flushed) -> Result<(), StorageError> {
+        self.state.flushed(flushed.sequence);
+        // A memory that must not hold everything lets go of what the store has now.
+        self.state.evict(self.seams.options.memory_budget, EVICT_STEPS);
+        let keep = self.seams.options.log_keep_entries;
+        let upto = flushed.applied.index.saturating_sub(keep);
+        let log = self.node.mut_store();
+        // A compaction for each commit would be a write for each commit.
+        if upto > log.first_kept() + keep / 2 {
+            log.compact_to(upto)?;
+            log.purge()?;
+        }
+        self.housekeeping.flushed_sequence = flushed.sequence;
+        self.answer_flush_waiters();
+        Ok(())
+    }
+
+    fn answer_flush_waiters(&mut self) {
+        let flushed = self.housekeeping.flushed_sequence;
+        let (ready, waiting) =
+            std::mem::take(&mut self.waiting_for_flush).into_iter().partition(|(sequence, _)| *sequence <= flushed);
+        self.waiting_for_flush = waiting;
+        for (_, waiter) in ready {
+            // Nobody waits for an answer any more if this fails.
+            drop(waiter.send(()));
+        }
+    }
+
+    fn tick_if_due(&mut self) {
+        let now = self.seams.clock.now();
+        if now.saturating_duration_since(self.last_tick) < self.seams.options.heartbeat {
+            return;
+        }
+        self.last_tick = now;
+        self.node.tick();
+        for proposal in self.due_work(now) {
+            self.propose(proposal);
+        }
+    }
+
+    /// One bounded step of compaction, when there is some left.
+    fn tidy(&mut self) {
+        if !self.pruning {
+            return;
+        }
+        self.pruning = self.state.prune_step(PRUNE_KEYS, &mut self.effects);
+        if !self.effects.changes.is_empty() {
+            self.state.seal_batch();
+            self.hand_to_flusher();
+        }
+        if !self.pruning {
+            self.publish(Vec::new());
+            for waiter in std::mem::take(&mut self.waiting_for_prune) {
+                drop(waiter.send(()));
+            }
+        }
+    }
+
+    /// Everything applied reaches the store, the log says that it was closed.
+    fn stop_cleanly(&mut self) {
+        self.hand_to_flusher();
+        if let Err(error) = self.flusher.finish() {
+            tracing::error!(%error, "the store was not written at stop; the log will be replayed at start");
+        }
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+}

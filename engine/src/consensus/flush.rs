@@ -1,0 +1,225 @@
+//! The thread behind the consensus thread: writes what was applied to the store, in large batches.
+//!
+//! The log has made everything durable before; this only moves it to where history is read from
+//! and lets the log be shortened.
+
+use super::Request;
+use crate::counters::Counters;
+use crate::mvcc;
+use crate::rows::stored_key;
+use crate::storage::{self, Applied, StorageError, Store};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long changes gather before a commit: one commit costs two syncs, which the log's own syncs
+/// would feel.
+const GATHER: Duration = Duration::from_millis(100);
+/// Bytes of rows at which a commit does not wait any longer.
+const GATHER_BYTES: u64 = 16 << 20;
+/// A full disk is tried again this often.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the state machine changed in one batch.
+pub(crate) struct FlushBatch {
+    pub(crate) changes: Vec<mvcc::Change>,
+    /// Under which the state knows these rows.
+    pub(crate) sequence: u64,
+    pub(crate) applied: Applied,
+}
+
+/// A commit that the store has made durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flushed {
+    pub(crate) sequence: u64,
+    pub(crate) applied: Applied,
+}
+
+/// Figures that other threads read.
+#[derive(Default)]
+pub(crate) struct FlushStats {
+    unflushed_bytes: AtomicU64,
+    pub(crate) store_bytes: AtomicU64,
+    hurry: AtomicBool,
+}
+
+impl FlushStats {
+    pub(crate) fn unflushed_bytes(&self) -> u64 {
+        self.unflushed_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// The consensus thread's end.
+pub(crate) struct Flusher {
+    batches: Option<Sender<FlushBatch>>,
+    progress: Receiver<Flushed>,
+    stats: Arc<FlushStats>,
+    thread: Option<JoinHandle<Result<(), StorageError>>>,
+}
+
+impl Flusher {
+    pub(crate) fn start(
+        store: Arc<Store>,
+        requests: Sender<Request>,
+        counters: Arc<Counters>,
+        stats: Arc<FlushStats>,
+    ) -> std::io::Result<Self> {
+        let (batches, inbox) = crossbeam_channel::unbounded();
+        let (done, progress) = crossbeam_channel::unbounded();
+        let worker = Worker { store, inbox, requests, done, counters, stats: stats.clone() };
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run())?;
+        Ok(Self { batches: Some(batches), progress, stats, thread: Some(thread) })
+    }
+
+    pub(crate) fn send(&self, batch: FlushBatch) {
+        let bytes = batch.changes.iter().map(change_bytes).sum();
+        self.stats.unflushed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(batches) = &self.batches {
+            // The thread ends before us only after it has reported its failure.
+            drop(batches.send(batch));
+        }
+    }
+
+    /// Commit what there is without gathering more.
+    pub(crate) fn hurry(&self) {
+        self.stats.hurry.store(true, Ordering::Relaxed);
+        // An empty batch would do nothing but wake it; the gathering loop looks every few milliseconds.
+    }
+
+    pub(crate) fn unflushed_bytes(&self) -> u64 {
+        self.stats.unflushed_bytes()
+    }
+
+    /// Blocks until the next commit. None: there will be none.
+    pub(crate) fn wait_for_progress(&self) -> Option<Flushed> {
+        self.progress.recv().ok()
+    }
+
+    /// Commits all that is left and ends the thread.
+    pub(crate) fn finish(&mut self) -> Result<(), StorageError> {
+        self.batches = None;
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            // A panic there was reported by the panic hook.
+            Some(Err(_)) | None => Ok(()),
+        }
+    }
+}
+
+fn change_bytes(change: &mvcc::Change) -> u64 {
+    const OVERHEAD: usize = 96;
+    let bytes = match change {
+        mvcc::Change::PutRow(_, row) => row.kv.key.len() + row.kv.value.as_ref().map_or(0, |value| value.len()),
+        mvcc::Change::DeleteRow(_) => 0,
+        mvcc::Change::PutMeta(key, value) => key.len() + value.len(),
+        mvcc::Change::DeleteMeta(key) => key.len(),
+    };
+    (OVERHEAD + bytes) as u64
+}
+
+struct Worker {
+    store: Arc<Store>,
+    inbox: Receiver<FlushBatch>,
+    requests: Sender<Request>,
+    done: Sender<Flushed>,
+    counters: Arc<Counters>,
+    stats: Arc<FlushStats>,
+}
+
+impl Worker {
+    fn run(self) -> Result<(), StorageError> {
+        let result = self.work();
+        if let Err(error) = &result {
+            // The consensus thread may have ended before.
+            drop(self.requests.send(Request::StoreFailed(error.to_string())));
+        }
+        result
+    }
+
+    fn work(&self) -> Result<(), StorageError> {
+        while let Ok(first) = self.inbox.recv() {
+            let gathered = self.gather(first);
+            self.commit(gathered)?;
+        }
+        Ok(())
+    }
+
+    /// Waits a little for more, so that rows are committed by the thousand.
+    fn gather(&self, first: FlushBatch) -> Gathered {
+        let deadline = Instant::now() + GATHER;
+        let mut gathered = Gathered::default();
+        gathered.add(first);
+        while gathered.bytes < GATHER_BYTES && !self.stats.hurry.load(Ordering::Relaxed) {
+            let left = deadline.saturating_duration_since(Instant::now()).min(Duration::from_millis(5));
+            match self.inbox.recv_timeout(left) {
+                Ok(batch) => gathered.add(batch),
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        while let Ok(batch) = self.inbox.try_recv() {
+            gathered.add(batch);
+            if gathered.bytes >= GATHER_BYTES {
+                break;
+            }
+        }
+        if self.inbox.is_empty() {
+            self.stats.hurry.store(false, Ordering::Relaxed);
+        }
+        gathered
+    }
+
+    fn commit(&self, gathered: Gathered) -> Result<(), StorageError> {
+        let started = Instant::now();
+        loop {
+            match self.store.commit(&gathered.changes, gathered.applied) {
+                Ok(_) => break,
+                // The log still has everything; reads, and deletes that make room, go on.
+                Err(error @ StorageError::NoSpace { .. }) => {
+                    tracing::error!(%error, "the store cannot be written; trying again");
+                    std::thread::sleep(RETRY);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.counters.commit.record(started.elapsed());
+        self.stats.unflushed_bytes.fetch_sub(gathered.bytes, Ordering::Relaxed);
+        if let Ok(size) = self.store.file_size() {
+            self.stats.store_bytes.store(size, Ordering::Relaxed);
+        }
+        let flushed = Flushed { sequence: gathered.sequence, applied: gathered.applied };
+        // Two ways to hear of it: the queue of requests, and directly while that queue is not read.
+        // The consensus thread may have ended before.
+        drop(self.requests.send(Request::Flushed(flushed)));
+        drop(self.done.send(flushed));
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Gathered {
+    changes: Vec<storage::Change>,
+    bytes: u64,
+    sequence: u64,
+    applied: Applied,
+}
+
+impl Gathered {
+    fn add(&mut self, batch: FlushBatch) {
+        self.bytes += batch.changes.iter().map(change_bytes).sum::<u64>();
+        self.sequence = batch.sequence;
+        self.applied = batch.applied;
+        self.changes.extend(batch.changes.into_iter().map(stored));
+    }
+}
+
+pub(crate) fn stored(change: mvcc::Change) -> storage::Change {
+    match change {
+        mvcc::Change::PutRow(key, row) => storage::Change::PutRow { key: stored_key(key), value: row.encode() },
+        mvcc::Change::DeleteRow(key) => storage::Change::DeleteRow { key: stored_key(key) },
+        mvcc::Change::PutMeta(key, value) => storage::Change::PutMeta { key, value },
+        mvcc::Change::DeleteMeta(key) => storage::Change::DeleteMeta { key },
+    }
+}

@@ -1,0 +1,41 @@
+//! The consensus thread: takes proposals, makes them durable, applies them, tells everybody.
+//!
+//! One thread owns the Raft node, the log and the state, so none of them needs a lock. It batches
+//! whatever has arrived: one log write and one sync, one published view, one message for each port.
+
+mod driver;
+mod flush;
+mod housekeeping;
+
+pub(crate) use driver::{Driver, Seams};
+pub(crate) use flush::{FlushStats, Flusher, stored};
+
+use crate::mvcc::Command;
+use crate::port::{Answered, Mailbox, PortId};
+
+use tokio::sync::oneshot;
+
+/// A command on its way into the log.
+pub(crate) struct Proposal {
+    pub(crate) command: Command,
+    /// The command as the log will have it; encoded by whoever proposes.
+    pub(crate) data: Vec<u8>,
+    /// None: nobody waits.
+    pub(crate) from: Option<(PortId, oneshot::Sender<Answered>)>,
+}
+
+/// What other threads ask of the consensus thread.
+pub(crate) enum Request {
+    Propose(Proposal),
+    AddMailbox(PortId, Mailbox),
+    /// The store holds everything up to here.
+    Flushed(flush::Flushed),
+    /// Answer when every row up to the newest applied entry is in the store.
+    WaitFlushed(oneshot::Sender<()>),
+    /// Answer when no superseded row is left in the store.
+    WaitPruned(oneshot::Sender<()>),
+    /// The store failed; the text says how.
+    StoreFailed(String),
+    Stop,
+}
+

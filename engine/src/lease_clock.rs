@@ -1,0 +1,208 @@
+//! When leases end. Deadlines live here, in the leader's memory, and not in the log.
+//!
+//! A keepalive moves a deadline and is answered at once. Expiry takes two steps under the same
+//! lock: a lease whose time is up is first marked as ending, then its removal is proposed. So a
+//! keepalive that was acknowledged always beats an expiry that was not yet marked, and one that
+//! comes later is told that the lease is gone.
+
+use crate::clock::Clock;
+use ahash::RandomState;
+use keygate_core::{KeyspaceId, LeaseId};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Enough that two cores seldom meet on one lock.
+const SHARDS: usize = 16;
+
+type Shard = Mutex<HashMap<(KeyspaceId, LeaseId), Timer, RandomState>>;
+
+pub(crate) struct LeaseClock {
+    shards: Box<[Shard]>,
+    clock: Arc<dyn Clock>,
+    renewed: AtomicU64,
+}
+
+#[derive(Clone, Copy)]
+struct Timer {
+    /// Seconds, as granted.
+    ttl: i64,
+    deadline: Instant,
+    ending: bool,
+}
+
+/// A lease's time as a client may ask for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Remaining {
+    pub(crate) seconds: i64,
+}
+
+impl LeaseClock {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            clock,
+            renewed: AtomicU64::new(0),
+        }
+    }
+
+    fn shard(&self, lease: LeaseId) -> &Shard {
+        &self.shards[lease.0 as u64 as usize % SHARDS]
+    }
+
+    /// Starts or restarts a lease's time. `remaining` is shorter than `ttl` after a restart.
+    pub(crate) fn start(&self, keyspace: KeyspaceId, lease: LeaseId, ttl: i64, remaining: i64) {
+        let deadline = self.deadline(remaining);
+        self.shard(lease).lock().insert((keyspace, lease), Timer { ttl, deadline, ending: false });
+    }
+
+    pub(crate) fn forget(&self, keyspace: KeyspaceId, lease: LeaseId) {
+        self.shard(lease).lock().remove(&(keyspace, lease));
+    }
+
+    /// Gives the lease its full time again. None: it is unknown or already ending.
+    pub(crate) fn keep_alive(&self, keyspace: KeyspaceId, lease: LeaseId) -> Option<i64> {
+        let now = self.clock.now();
+        let mut shard = self.shard(lease).lock();
+        let timer = shard.get_mut(&(keyspace, lease))?;
+        // The deadline may have passed before anybody marked it: too late all the same.
+        if timer.ending || timer.deadline <= now {
+            return None;
+        }
+        timer.deadline = now + seconds(timer.ttl);
+        self.renewed.fetch_add(1, Ordering::Relaxed);
+        Some(timer.ttl)
+    }
+
+    pub(crate) fn remaining(&self, keyspace: KeyspaceId, lease: LeaseId) -> Option<Remaining> {
+        let now = self.clock.now();
+        let shard = self.shard(lease).lock();
+        let timer = shard.get(&(keyspace, lease))?;
+        Some(Remaining { seconds: timer.deadline.saturating_duration_since(now).as_secs() as i64 })
+    }
+
+    /// Marks up to `limit` leases whose time is up and returns them. Each must be proposed for
+    /// removal, or released again with [`Self::release`].
+    pub(crate) fn take_expired(&self, limit: usize) -> Vec<(KeyspaceId, LeaseId)> {
+        let now = self.clock.now();
+        let mut expired = Vec::new();
+        for shard in &self.shards {
+            for (id, timer) in shard.lock().iter_mut() {
+                if expired.len() == limit {
+                    return expired;
+                }
+                if !timer.ending && timer.deadline <= now {
+                    timer.ending = true;
+                    expired.push(*id);
+                }
+            }
+        }
+        // The map's order is random; what is proposed should not be.
+        expired.sort_unstable();
+        expired
+    }
+
+    /// The proposal to remove these was not made: they will be taken again.
+    pub(crate) fn release(&self, leases: &[(KeyspaceId, LeaseId)]) {
+        for (keyspace, lease) in leases {
+            if let Some(timer) = self.shard(*lease).lock().get_mut(&(*keyspace, *lease)) {
+                timer.ending = false;
+            }
+        }
+    }
+
+    /// Remaining seconds of each lease that lives longer than `at_least`: what a checkpoint writes.
+    pub(crate) fn checkpoint(&self, at_least: Duration) -> Vec<(KeyspaceId, LeaseId, i64)> {
+        let now = self.clock.now();
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            for ((keyspace, lease), timer) in shard.lock().iter() {
+                if seconds(timer.ttl) > at_least && !timer.ending {
+                    let left = timer.deadline.saturating_duration_since(now).as_secs() as i64;
+                    all.push((*keyspace, *lease, left.max(1)));
+                }
+            }
+        }
+        all.sort_unstable();
+        all
+    }
+
+    /// The leases of one keyspace, the one that ends first in front.
+    pub(crate) fn by_expiry(&self, keyspace: KeyspaceId) -> Vec<LeaseId> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            for ((of, lease), timer) in shard.lock().iter() {
+                if *of == keyspace {
+                    all.push((timer.deadline, *lease));
+                }
+            }
+        }
+        all.sort_unstable();
+        all.into_iter().map(|(_, lease)| lease).collect()
+    }
+
+    pub(crate) fn renewed(&self) -> u64 {
+        self.renewed.load(Ordering::Relaxed)
+    }
+
+    fn deadline(&self, remaining: i64) -> Instant {
+        self.clock.now() + seconds(remaining)
+    }
+}
+
+/// etcd allows TTLs up to 9e9 s; `Instant` can hold that on every platform we run on.
+fn seconds(ttl: i64) -> Duration {
+    Duration::from_secs(ttl.max(0) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Manual(Mutex<Instant>);
+
+    impl Clock for Manual {
+        fn now(&self) -> Instant {
+            *self.0.lock()
+        }
+    }
+
+    const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
+    const LEASE: LeaseId = LeaseId(7);
+
+    fn at_start() -> (Arc<Manual>, LeaseClock) {
+        let time = Arc::new(Manual(Mutex::new(Instant::now())));
+        let clock = LeaseClock::new(time.clone());
+        clock.start(KEYSPACE, LEASE, 10, 10);
+        (time, clock)
+    }
+
+    fn pass(time: &Manual, seconds: u64) {
+        *time.0.lock() += Duration::from_secs(seconds);
+    }
+
+    #[test]
+    fn an_acknowledged_keepalive_beats_the_expiry() {
+        let (time, clock) = at_start();
+        pass(&time, 9);
+        assert_eq!(clock.keep_alive(KEYSPACE, LEASE), Some(10));
+        pass(&time, 9);
+        assert!(clock.take_expired(10).is_empty());
+        pass(&time, 1);
+        assert_eq!(clock.take_expired(10), vec![(KEYSPACE, LEASE)]);
+    }
+
+    #[test]
+    fn a_keepalive_after_the_deadline_is_told_that_the_lease_is_gone() {
+        let (time, clock) = at_start();
+        pass(&time, 10);
+        assert_eq!(clock.keep_alive(KEYSPACE, LEASE), None, "before anybody marked it");
+        assert_eq!(clock.take_expired(10).len(), 1);
+        assert_eq!(clock.keep_alive(KEYSPACE, LEASE), None, "and after");
+        assert!(clock.take_expired(10).is_empty(), "marked once only");
+        clock.release(&[(KEYSPACE, LEASE)]);
+        assert_eq!(clock.take_expired(10).len(), 1, "released, it is taken again");
+    }
+}

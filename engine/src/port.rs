@@ -1,0 +1,126 @@
+//! A serving thread's door to the engine.
+//!
+//! Proposals leave through a shared queue; everything that comes back for one thread (answers and
+//! events) arrives in one message for each batch of the log, so that a batch wakes a thread once.
+
+use crate::Engine;
+use crate::consensus::{Proposal, Request};
+use crate::mvcc::{Command, ReadError};
+use crate::storage::Store;
+use crate::stream::RangeChunks;
+use crate::view::View;
+use crate::watch::{EventBatch, Registry, WatchSession};
+use keygate_core::{KeyspaceId, Permit, Refusal, Reply, Sealed};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Which port an answer goes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PortId(pub(crate) usize);
+
+pub(crate) type Answered = Result<Reply<Sealed>, Refusal>;
+
+/// What the applying thread sends to one port after one batch.
+pub(crate) struct Delivery {
+    pub(crate) answers: Vec<(oneshot::Sender<Answered>, Answered)>,
+    pub(crate) events: Option<Arc<EventBatch>>,
+}
+
+/// The applying thread's end of a port.
+pub(crate) struct Mailbox {
+    pub(crate) deliveries: mpsc::UnboundedSender<Delivery>,
+    pub(crate) watchers: Arc<AtomicUsize>,
+    pub(crate) registry: Arc<Mutex<Registry>>,
+}
+
+#[derive(Clone)]
+pub struct Port {
+    engine: Engine,
+    id: PortId,
+    watchers: Arc<AtomicUsize>,
+    registry: Arc<Mutex<Registry>>,
+}
+
+impl Port {
+    /// Must be called within the serving thread's runtime: its mailbox is read by a task there.
+    pub(crate) fn open(engine: Engine) -> Self {
+        let (deliveries, mut inbox) = mpsc::unbounded_channel::<Delivery>();
+        let registry = Arc::new(Mutex::new(Registry::default()));
+        let watchers = Arc::new(AtomicUsize::new(0));
+        let id = engine.add_mailbox(Mailbox {
+            deliveries,
+            watchers: watchers.clone(),
+            registry: registry.clone(),
+        });
+        let handed = registry.clone();
+        tokio::spawn(async move {
+            while let Some(delivery) = inbox.recv().await {
+                for (asker, answer) in delivery.answers {
+                    // An asker that went away is not interested.
+                    drop(asker.send(answer));
+                }
+                if let Some(batch) = delivery.events {
+                    handed.lock().hand_out(&batch);
+                }
+            }
+        });
+        Self { engine, id, watchers, registry }
+    }
+
+    pub fn view(&self) -> View {
+        self.engine.view()
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        self.engine.store()
+    }
+
+    pub(crate) fn progress_interval(&self) -> Duration {
+        self.engine.options().progress_interval
+    }
+
+    /// For operations that change state. Answers when the change is durable, applied and visible
+    /// to every reader. [`Refusal::StalePermit`]: decide again on a fresh view.
+    pub async fn propose(&self, permit: Permit<Sealed>) -> Answered {
+        self.engine.check_space(&permit)?;
+        let encoded = Command::from_permit(permit);
+        let data = encoded.encode();
+        let (reply, answer) = oneshot::channel();
+        self.engine.send(Request::Propose(Proposal { command: encoded, data, from: Some((self.id, reply)) }))?;
+        // The sender is dropped without an answer only when the engine stops.
+        answer.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// For every operation with one answer that changes nothing.
+    pub async fn read(&self, view: &View, permit: Permit<Sealed>) -> Answered {
+        crate::read::read(&self.engine, view, permit).await
+    }
+
+    /// A large range in pieces, all of one revision.
+    pub fn range_stream(&self, view: View, permit: Permit<Sealed>, max_chunk_bytes: usize) -> RangeChunks {
+        RangeChunks::new(self.engine.clone(), view, permit, max_chunk_bytes)
+    }
+
+    pub fn watch_session(&self, keyspace: KeyspaceId) -> WatchSession {
+        WatchSession::new(self.clone(), keyspace, self.registry.clone())
+    }
+
+    pub(crate) fn count_watcher(&self) {
+        self.watchers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn uncount_watcher(&self) {
+        self.watchers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn explain(&self, error: ReadError) -> Refusal {
+        self.engine.explain(error)
+    }
+}

@@ -1,0 +1,198 @@
+//! Everything that is answered without the log.
+//!
+//! What memory holds is answered on the calling thread. What needs the store, or walks over so many
+//! keys that the thread's other connections would notice, goes to the blocking pool.
+
+use crate::Engine;
+use crate::mvcc::{Keyspace, MemoryOnly, ReadError, RowSource};
+use crate::port::Answered;
+use crate::rows::StoreRows;
+use crate::view::View;
+use keygate_core::{
+    Answer, AuthStatus, KeyRange, KeyspaceId, LeaseDetail, LeaseTimeToLive, MemberInfo, Operation, Permit,
+    Range, Refusal, Reply, Sealed, StatusAnswer, Txn,
+};
+
+/// Keys that a serving thread walks over by itself: about half a millisecond.
+const INLINE_KEYS: usize = 10_000;
+
+pub(crate) async fn read(engine: &Engine, view: &View, permit: Permit<Sealed>) -> Answered {
+    let parts = permit.into_parts();
+    let id = parts.keyspace;
+    let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
+    let reply = |answer| Ok(Reply { revision: keyspace.revision(), term: view.term(), answer });
+    match parts.operation {
+        Operation::Range(request) => range(engine, view, id, request).await,
+        Operation::Txn(txn) if txn.is_read_only() => read_txn(engine, view, id, txn).await,
+        Operation::LeaseKeepAlive(lease) => {
+            let ttl = engine.leases().keep_alive(id, lease).unwrap_or(0);
+            reply(Answer::LeaseKept { id: lease, ttl })
+        }
+        Operation::LeaseTimeToLive(request) => reply(Answer::Lease(lease(engine, keyspace, id, request))),
+        Operation::LeaseLeases => {
+            // The clock may know a lease which this view does not know yet, or not any more.
+            let leases =
+                engine.leases().by_expiry(id).into_iter().filter(|lease| keyspace.lease(*lease).is_some());
+            reply(Answer::Leases(leases.collect()))
+        }
+        // Cluster answers carry no revision.
+        Operation::MemberList { .. } => {
+            Ok(Reply { revision: 0, term: view.term(), answer: Answer::Members(vec![member(engine)]) })
+        }
+        Operation::Alarm(_) => reply(Answer::Alarms(keyspace.alarms())),
+        Operation::Status => reply(Answer::Status(Box::new(status(engine, view, keyspace)))),
+        Operation::Defragment => {
+            engine.defragment().await?;
+            reply(Answer::Done)
+        }
+        Operation::Hash => {
+            let hash = engine.hash().await?;
+            reply(Answer::Hash { hash })
+        }
+        Operation::HashKv { revision } => hash_kv(engine, view, id, revision).await,
+        Operation::AuthStatus => {
+            let auth = keyspace.auth();
+            reply(Answer::AuthStatus(AuthStatus { enabled: auth.enabled, revision: auth.revision }))
+        }
+        Operation::UserGet { name } => {
+            let user = keyspace.auth().users.get(&name).ok_or(Refusal::UserNotFound)?;
+            reply(Answer::UserRoles(user.roles.clone()))
+        }
+        Operation::UserList => reply(Answer::Names(keyspace.auth().users.keys().cloned().collect())),
+        Operation::RoleGet { name } => {
+            let role = keyspace.auth().roles.get(&name).ok_or(Refusal::RoleNotFound)?;
+            reply(Answer::Permissions(role.permissions.clone()))
+        }
+        Operation::RoleList => reply(Answer::Names(keyspace.auth().roles.keys().cloned().collect())),
+        Operation::Health => reply(Answer::Serving),
+        Operation::RangeStream(_)
+        | Operation::Put(_)
+        | Operation::DeleteRange(_)
+        | Operation::Txn(_)
+        | Operation::Compact(_)
+        | Operation::Watch(_)
+        | Operation::LeaseGrant(_)
+        | Operation::LeaseRevoke(_)
+        | Operation::LeaseExpire(_)
+        | Operation::LeaseCheckpoint(_)
+        | Operation::AuthEnable
+        | Operation::AuthDisable
+        | Operation::Authenticate { .. }
+        | Operation::UserAdd(_)
+        | Operation::UserDelete { .. }
+        | Operation::UserChangePassword { .. }
+        | Operation::UserGrantRole { .. }
+        | Operation::UserRevokeRole { .. }
+        | Operation::RoleAdd { .. }
+        | Operation::RoleDelete { .. }
+        | Operation::RoleGrantPermission(_)
+        | Operation::RoleRevokePermission(_) => {
+            Err(Refusal::Internal { cause: "an operation that is not a read was sent to be read" })
+        }
+    }
+}
+
+pub(crate) async fn range(engine: &Engine, view: &View, id: KeyspaceId, request: Range) -> Answered {
+    let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
+    let inline = matches!(request.range, KeyRange::Single(_)) || keyspace.key_count() <= INLINE_KEYS
+        || !keyspace.has_more_keys_than(&request.range, INLINE_KEYS);
+    let read = move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.range(&request, rows).map(Answer::Range);
+    answer(engine, view, id, keyspace, inline, read).await
+}
+
+async fn read_txn(engine: &Engine, view: &View, id: KeyspaceId, txn: Txn<Sealed>) -> Answered {
+    let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
+    let read = move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.txn_read(&txn, rows).map(Answer::Txn);
+    answer(engine, view, id, keyspace, true, read).await
+}
+
+/// Asks memory if that is quick, else, or if memory does not hold it all, the store off-thread.
+async fn answer(
+    engine: &Engine,
+    view: &View,
+    id: KeyspaceId,
+    keyspace: &Keyspace,
+    inline: bool,
+    read: impl Fn(&Keyspace, &dyn RowSource) -> Result<Answer<Sealed>, ReadError> + Send + 'static,
+) -> Answered {
+    let reply = |answer| Reply { revision: keyspace.revision(), term: view.term(), answer };
+    if inline {
+        match read(keyspace, &MemoryOnly) {
+            Ok(answer) => return Ok(reply(answer)),
+            Err(ReadError::NeedsStore) => {}
+            Err(error) => return Err(engine.explain(error)),
+        }
+    }
+    let rows = StoreRows::new(engine.store().clone());
+    let pinned = view.clone();
+    let result = tokio::task::spawn_blocking(move || match pinned.keyspace(id) {
+        Some(keyspace) => read(keyspace, &rows),
+        None => Err(ReadError::Refused(Refusal::PermissionDenied)),
+    })
+    .await;
+    match result {
+        Ok(Ok(answer)) => Ok(reply(answer)),
+        Ok(Err(error)) => Err(explain_old_view(engine, view, id, error)),
+        Err(_) => Err(Refusal::Stopping),
+    }
+}
+
+/// A row that a compaction removed while an older view was being read is compacted, not corrupt.
+fn explain_old_view(engine: &Engine, view: &View, id: KeyspaceId, error: ReadError) -> Refusal {
+    let horizon = |view: &View| view.keyspace(id).map(|keyspace| keyspace.compact_revision());
+    if matches!(error, ReadError::Corrupt(_)) && horizon(view) != horizon(&engine.view()) {
+        return Refusal::Compacted;
+    }
+    engine.explain(error)
+}
+
+fn lease(engine: &Engine, keyspace: &Keyspace, id: KeyspaceId, request: LeaseTimeToLive) -> LeaseDetail {
+    let gone = LeaseDetail { id: request.id, ttl: -1, granted_ttl: 0, keys: Vec::new() };
+    let (Some(lease), Some(remaining)) =
+        (keyspace.lease(request.id), engine.leases().remaining(id, request.id))
+    else {
+        return gone;
+    };
+    let keys = if request.keys { lease.keys.iter().cloned().collect() } else { Vec::new() };
+    LeaseDetail { id: request.id, ttl: remaining.seconds, granted_ttl: lease.ttl, keys }
+}
+
+fn member(engine: &Engine) -> MemberInfo {
+    let options = engine.options();
+    MemberInfo {
+        id: engine.identity().member_id,
+        name: options.name.clone(),
+        peer_urls: options.peer_urls.clone(),
+        client_urls: options.client_urls.clone(),
+        is_learner: false,
+    }
+}
+
+fn status(engine: &Engine, view: &View, keyspace: &Keyspace) -> StatusAnswer {
+    let size = engine.size();
+    StatusAnswer {
+        // etcdctl divides by it.
+        db_size: size.total.max(1) as i64,
+        db_size_in_use: size.in_use as i64,
+        db_size_quota: engine.options().quota_bytes.unwrap_or(0) as i64,
+        leader: view.leader(),
+        raft_index: engine.committed_index(),
+        raft_term: view.term(),
+        raft_applied_index: view.applied_index(),
+        alarms: keyspace.alarms(),
+    }
+}
+
+async fn hash_kv(engine: &Engine, view: &View, id: KeyspaceId, revision: i64) -> Answered {
+    let found = engine.hash_kv(view.clone(), id, revision).await?;
+    let current = view.keyspace(id).map_or(0, |keyspace| keyspace.revision());
+    Ok(Reply {
+        revision: current,
+        term: view.term(),
+        answer: Answer::HashKv {
+            hash: found.hash,
+            compact_revision: found.compact_revision,
+            hash_revision: found.hash_revision,
+        },
+    })
+}

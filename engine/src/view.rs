@@ -1,0 +1,65 @@
+//! The newest state that everybody may read: an immutable snapshot behind one atomic pointer.
+//!
+//! The applying thread publishes a new one after each batch; readers load it without waiting for
+//! anybody. Data and policy of a view are of one moment.
+
+use crate::mvcc::{Keyspace, State};
+use arc_swap::ArcSwap;
+use keygate_core::KeyspaceId;
+use std::sync::Arc;
+
+#[derive(Clone)]
+pub struct View(Arc<Snapshot>);
+
+struct Snapshot {
+    state: State,
+    position: Position,
+}
+
+/// Where in the log a view stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Position {
+    pub term: u64,
+    pub applied_index: u64,
+    /// 0: nobody leads.
+    pub leader: u64,
+}
+
+impl View {
+    pub(crate) fn new(state: State, position: Position) -> Self {
+        Self(Arc::new(Snapshot { state, position }))
+    }
+
+    pub fn keyspace(&self, id: KeyspaceId) -> Option<&Keyspace> {
+        self.0.state.keyspace(id)
+    }
+
+    pub fn term(&self) -> u64 {
+        self.0.position.term
+    }
+
+    pub fn applied_index(&self) -> u64 {
+        self.0.position.applied_index
+    }
+
+    pub fn leader(&self) -> u64 {
+        self.0.position.leader
+    }
+}
+
+/// The place where views are published.
+pub(crate) struct Board(ArcSwap<Snapshot>);
+
+impl Board {
+    pub(crate) fn new(view: View) -> Self {
+        Self(ArcSwap::new(view.0))
+    }
+
+    pub(crate) fn load(&self) -> View {
+        View(self.0.load_full())
+    }
+
+    pub(crate) fn store(&self, view: View) {
+        self.0.store(view.0);
+    }
+}

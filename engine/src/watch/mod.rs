@@ -1,0 +1,14 @@
+//! Watches: every serving thread keeps its own registry of watchers and is handed each batch of
+//! events once.
+//!
+//! A watcher is *live* when it has seen everything that its thread was handed, and *behind* when it
+//! starts in the past or its client reads too slowly. A watcher that is behind costs no queue: it
+//! reads history at its own pace and becomes live again when it has caught up. So a slow reader
+//! never delays a write, another watcher, or grows memory beyond its session's budget.
+
+mod interest;
+mod registry;
+mod session;
+
+pub(crate) use registry::{EventBatch, Registry};
+pub use session::{WatchCreateError, WatchCreated, WatchSession, WatchUpdate};

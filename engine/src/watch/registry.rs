@@ -1,0 +1,242 @@
+//! One serving thread's watchers, and how a batch of events reaches them.
+
+use super::interest::{Interest, Slot};
+use super::session::{Outbox, WatchUpdate};
+use crate::mvcc::StoredEvent;
+use crate::view::View;
+use ahash::RandomState;
+use keygate_core::{Event, Fence, KeyRange, KeyspaceId, Refusal, Sealed, WatchCreate};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What one batch of the log did, in order of revision, with the view that it led to.
+pub(crate) struct EventBatch {
+    pub(crate) events: Vec<StoredEvent>,
+    pub(crate) view: View,
+}
+
+/// Is the watch still allowed, in this view?
+pub(crate) type Decide = Box<dyn Fn(&View) -> Result<(), Refusal> + Send>;
+
+pub(crate) struct Watcher {
+    pub(crate) keyspace: KeyspaceId,
+    pub(crate) id: i64,
+    pub(crate) request: WatchCreate,
+    pub(crate) outbox: Arc<Outbox>,
+    /// Every event below was sent or did not concern this watcher.
+    pub(crate) next_revision: i64,
+    pub(crate) pace: Pace,
+    pub(crate) fence: Fence,
+    pub(crate) decide: Decide,
+    /// Sent since the last periodic progress note, which is then not needed.
+    pub(crate) spoke: bool,
+    /// Events of the batch that is being handed out.
+    gathered: Vec<Event<Sealed>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pace {
+    Live,
+    /// Reads history from `next_revision` on.
+    Behind,
+    /// Policy turned it away; its session has yet to say so and to remove it.
+    Ended,
+}
+
+#[derive(Default)]
+pub(crate) struct Registry {
+    watchers: Vec<Option<Watcher>>,
+    free: Vec<usize>,
+    interest: Interest,
+    /// The newest revision of each keyspace that was handed out here.
+    seen: HashMap<KeyspaceId, i64, RandomState>,
+    live: usize,
+    touched: Vec<Slot>,
+    /// Events handed to watchers since start.
+    pub(crate) delivered: u64,
+}
+
+impl Registry {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.live
+    }
+
+    pub(crate) fn behind(&self) -> usize {
+        self.watchers.iter().flatten().filter(|watcher| watcher.pace == Pace::Behind).count()
+    }
+
+    /// `view` must have been loaded after this thread was counted as having watchers.
+    pub(crate) fn insert(&mut self, mut watcher: Watcher, view: &View) -> Slot {
+        watcher.gathered = Vec::new();
+        let slot = Slot(self.free.pop().unwrap_or_else(|| {
+            self.watchers.push(None);
+            self.watchers.len() - 1
+        }));
+        self.interest.insert(watcher.keyspace, &watcher.request.range, slot);
+        if self.live == 0 {
+            // Batches were not handed to this thread while nobody here listened.
+            self.seen.clear();
+        }
+        let revision = view.keyspace(watcher.keyspace).map_or(0, |keyspace| keyspace.revision());
+        self.seen.entry(watcher.keyspace).or_insert(revision);
+        self.watchers[slot.0] = Some(watcher);
+        self.live += 1;
+        slot
+    }
+
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Watcher> {
+        let watcher = self.watchers.get_mut(slot.0)?.take()?;
+        self.interest.remove(watcher.keyspace, &watcher.request.range, slot);
+        self.free.push(slot.0);
+        self.live -= 1;
+        Some(watcher)
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Watcher> {
+        self.watchers.get_mut(slot.0)?.as_mut()
+    }
+
+    /// The newest revision whose events were all handed out here.
+    pub(crate) fn seen(&self, keyspace: KeyspaceId) -> i64 {
+        self.seen.get(&keyspace).copied().unwrap_or(0)
+    }
+
+    /// Hands a batch to every live watcher that wants a part of it. A watcher that policy has
+    /// turned away since its last decision gets no event of it.
+    pub(crate) fn hand_out(&mut self, batch: &EventBatch) {
+        for event in &batch.events {
+            let Self { interest, watchers, touched, .. } = self;
+            interest.of(event.keyspace, &event.kv.key, &mut |slot| {
+                if let Some(watcher) = watchers.get_mut(slot.0).and_then(Option::as_mut)
+                    && watcher.wants(event)
+                {
+                    if watcher.gathered.is_empty() {
+                        touched.push(slot);
+                    }
+                    watcher.gather(event);
+                }
+            });
+        }
+        for event in &batch.events {
+            // Ascending within a keyspace, so the last one wins.
+            self.seen.insert(event.keyspace, event.kv.mod_revision);
+        }
+        for slot in std::mem::take(&mut self.touched) {
+            self.send_gathered(slot, &batch.view);
+        }
+    }
+
+    fn send_gathered(&mut self, slot: Slot, view: &View) {
+        let Some(watcher) = self.get_mut(slot) else { return };
+        let events = std::mem::take(&mut watcher.gathered);
+        let (Some(first), Some(last)) = (events.first(), events.last()) else { return };
+        let (first, last) = (first.kv.mod_revision, last.kv.mod_revision);
+        if let Err(refusal) = watcher.decide_again(view) {
+            let revision = view.keyspace(watcher.keyspace).map_or(0, |keyspace| keyspace.revision());
+            watcher.outbox.push_final(WatchUpdate::Denied { watch_id: watcher.id, refusal, revision });
+            watcher.pace = Pace::Ended;
+            return;
+        }
+        if watcher.pace == Pace::Behind {
+            // It fell behind at an event of this very batch.
+            watcher.outbox.wake();
+            return;
+        }
+        let count = events.len() as u64;
+        let update = WatchUpdate::Events {
+            watch_id: watcher.id,
+            revision: last,
+            events,
+            fragment_ok: watcher.request.fragment,
+        };
+        if watcher.outbox.push(update) {
+            watcher.next_revision = last + 1;
+            watcher.spoke = true;
+            self.delivered += count;
+        } else {
+            watcher.next_revision = watcher.next_revision.max(first);
+            watcher.pace = Pace::Behind;
+            watcher.outbox.wake();
+        }
+    }
+}
+
+impl Watcher {
+    pub(crate) fn new(
+        keyspace: KeyspaceId,
+        id: i64,
+        request: WatchCreate,
+        outbox: Arc<Outbox>,
+        next_revision: i64,
+        fence: Fence,
+        decide: Decide,
+    ) -> Self {
+        Self {
+            keyspace,
+            id,
+            request,
+            outbox,
+            next_revision,
+            pace: Pace::Live,
+            fence,
+            decide,
+            spoke: false,
+            gathered: Vec::new(),
+        }
+    }
+
+    fn wants(&self, event: &StoredEvent) -> bool {
+        self.pace == Pace::Live
+            && event.kv.mod_revision >= self.next_revision
+            && !self.filters_out(event.deleted)
+    }
+
+    pub(crate) fn filters_out(&self, deleted: bool) -> bool {
+        if deleted { self.request.no_delete } else { self.request.no_put }
+    }
+
+    fn gather(&mut self, event: &StoredEvent) {
+        if self.request.prev_kv && event.prev_in_store {
+            // Its previous value must be read from the store, which live watchers never do. What was
+            // gathered of this batch is dropped and read again with it.
+            self.next_revision =
+                self.gathered.first().map_or(event.kv.mod_revision, |first| first.kv.mod_revision);
+            self.pace = Pace::Behind;
+            if self.gathered.is_empty() {
+                self.gathered.push(self.shown(event));
+            }
+            return;
+        }
+        self.gathered.push(self.shown(event));
+    }
+
+    /// The event as this watcher asked to see it.
+    pub(crate) fn shown(&self, event: &StoredEvent) -> Event<Sealed> {
+        Event {
+            deleted: event.deleted,
+            kv: event.kv.clone(),
+            prev: if self.request.prev_kv { event.prev.clone() } else { None },
+        }
+    }
+
+    /// Asks policy again if it changed since this watcher was last decided.
+    pub(crate) fn decide_again(&mut self, view: &View) -> Result<(), Refusal> {
+        let Some(keyspace) = view.keyspace(self.keyspace) else {
+            return Err(Refusal::PermissionDenied);
+        };
+        let fence = keyspace.policy().fence();
+        if fence != self.fence {
+            (self.decide)(view)?;
+            self.fence = fence;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn range(&self) -> &KeyRange {
+        &self.request.range
+    }
+}

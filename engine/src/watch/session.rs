@@ -1,0 +1,451 @@
+//! All watches of one client stream.
+
+use super::interest::Slot;
+use super::registry::{Decide, Pace, Registry, Watcher};
+use crate::mvcc::{MemoryOnly, ReadError};
+use crate::port::Port;
+use crate::rows::StoreRows;
+use crate::view::View;
+use keygate_core::{Event, KeyRange, KeyspaceId, Operation, Permit, Refusal, Sealed, WatchCreate};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+/// Bytes of undelivered events at which a session's watchers fall behind instead of queueing more.
+const OUTBOX_BYTES: usize = 4 << 20;
+/// Events read from history in one step: what etcd takes, and a bound on how long a step blocks.
+const CATCH_UP_EVENTS: usize = 1_000;
+
+/// The next thing that a stream's client should be told.
+#[derive(Debug)]
+pub enum WatchUpdate {
+    Events { watch_id: i64, revision: i64, events: Vec<Event<Sealed>>, fragment_ok: bool },
+    /// `watch_id` -1 answers a request for progress; else it is periodic.
+    Progress { watch_id: i64, revision: i64 },
+    /// The watch wanted history that is gone. It has ended.
+    Compacted { watch_id: i64, compact_revision: i64 },
+    /// Policy no longer allows the watch. It has ended.
+    Denied { watch_id: i64, refusal: Refusal, revision: i64 },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WatchCreated {
+    pub watch_id: i64,
+    /// The current revision: a watch from "now" sees what comes after it.
+    pub revision: i64,
+}
+
+/// Answered in the stream, which goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WatchCreateError {
+    #[error("watch id is in use on this stream")]
+    DuplicateId,
+    #[error("watched range is empty")]
+    EmptyRange,
+    #[error("start revision is negative")]
+    NegativeStart,
+}
+
+/// Updates on their way from the registry to a session.
+pub(crate) struct Outbox {
+    queue: Mutex<Queue>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    updates: VecDeque<WatchUpdate>,
+    bytes: usize,
+}
+
+impl Outbox {
+    fn new() -> Self {
+        Self { queue: Mutex::default(), news: Notify::new() }
+    }
+
+    /// False: the reader is too slow and the update was not taken.
+    pub(crate) fn push(&self, update: WatchUpdate) -> bool {
+        let bytes = update.size();
+        let mut queue = self.queue.lock();
+        // One update is always taken, however large: one revision cannot be split.
+        if queue.bytes > 0 && queue.bytes + bytes > OUTBOX_BYTES {
+            return false;
+        }
+        queue.bytes += bytes;
+        queue.updates.push_back(update);
+        drop(queue);
+        self.news.notify_one();
+        true
+    }
+
+    /// For a watch's last word, which does not count against the budget.
+    pub(crate) fn push_final(&self, update: WatchUpdate) {
+        self.queue.lock().updates.push_back(update);
+        self.news.notify_one();
+    }
+
+    pub(crate) fn wake(&self) {
+        self.news.notify_one();
+    }
+
+    fn pop(&self) -> Option<WatchUpdate> {
+        let mut queue = self.queue.lock();
+        let update = queue.updates.pop_front()?;
+        queue.bytes = queue.bytes.saturating_sub(update.size());
+        Some(update)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.lock().updates.is_empty()
+    }
+}
+
+impl WatchUpdate {
+    fn size(&self) -> usize {
+        match self {
+            Self::Events { events, .. } => events.iter().map(event_size).sum(),
+            Self::Progress { .. } | Self::Compacted { .. } | Self::Denied { .. } => 0,
+        }
+    }
+}
+
+/// Keys and values, and an allowance for the rest.
+fn event_size(event: &Event<Sealed>) -> usize {
+    let value = |value: &Option<Sealed>| value.as_ref().map_or(0, Sealed::len);
+    let prev = event.prev.as_ref().map_or(0, |prev| prev.key.len() + value(&prev.value));
+    64 + event.kv.key.len() + value(&event.kv.value) + prev
+}
+
+/// The watches of one client stream. Dropping it ends them.
+pub struct WatchSession {
+    port: Port,
+    keyspace: KeyspaceId,
+    registry: Arc<Mutex<Registry>>,
+    outbox: Arc<Outbox>,
+    watches: BTreeMap<i64, Slot>,
+    next_id: i64,
+    progress_asked: bool,
+    next_tick: Instant,
+}
+
+impl WatchSession {
+    pub(crate) fn new(port: Port, keyspace: KeyspaceId, registry: Arc<Mutex<Registry>>) -> Self {
+        let next_tick = Instant::now() + port.progress_interval();
+        Self {
+            port,
+            keyspace,
+            registry,
+            outbox: Arc::new(Outbox::new()),
+            watches: BTreeMap::new(),
+            next_id: 0,
+            progress_asked: false,
+            next_tick,
+        }
+    }
+
+    /// Registers a watch. `decide` is asked again, with a newer view, before any event that comes
+    /// after a change of policy.
+    pub fn create(
+        &mut self,
+        permit: Permit<Sealed>,
+        decide: Decide,
+    ) -> Result<WatchCreated, WatchCreateError> {
+        let parts = permit.into_parts();
+        let Operation::Watch(request) = parts.operation else {
+            // A permit for something else proves nothing about this range.
+            return Err(WatchCreateError::EmptyRange);
+        };
+        let watch_id = self.pick_id(&request)?;
+        if request.range.is_empty() {
+            return Err(WatchCreateError::EmptyRange);
+        }
+        if request.start_revision < 0 {
+            return Err(WatchCreateError::NegativeStart);
+        }
+        // Counted first, looked at the state second: no batch can fall between the two.
+        self.port.count_watcher();
+        let view = self.port.view();
+        let (revision, compacted) = view
+            .keyspace(self.keyspace)
+            .map_or((0, 0), |keyspace| (keyspace.revision(), keyspace.compact_revision()));
+        let start = request.start_revision;
+        if start > 0 && start < compacted {
+            self.port.uncount_watcher();
+            self.outbox.push_final(WatchUpdate::Compacted { watch_id, compact_revision: compacted });
+            return Ok(WatchCreated { watch_id, revision });
+        }
+        let next = if start == 0 { revision + 1 } else { start };
+        let mut watcher = Watcher::new(
+            self.keyspace,
+            watch_id,
+            request,
+            self.outbox.clone(),
+            next,
+            parts.fence.unwrap_or_default(),
+            decide,
+        );
+        if next <= revision {
+            watcher.pace = Pace::Behind;
+            self.outbox.wake();
+        }
+        let slot = self.registry.lock().insert(watcher, &view);
+        self.watches.insert(watch_id, slot);
+        Ok(WatchCreated { watch_id, revision })
+    }
+
+    fn pick_id(&mut self, request: &WatchCreate) -> Result<i64, WatchCreateError> {
+        if request.watch_id != 0 {
+            return if self.watches.contains_key(&request.watch_id) {
+                Err(WatchCreateError::DuplicateId)
+            } else {
+                Ok(request.watch_id)
+            };
+        }
+        while self.watches.contains_key(&self.next_id) {
+            self.next_id += 1;
+        }
+        self.next_id += 1;
+        Ok(self.next_id - 1)
+    }
+
+    /// Ends a watch. None: there is none of this id, and nothing is answered.
+    pub fn cancel(&mut self, watch_id: i64) -> Option<i64> {
+        let slot = self.watches.remove(&watch_id)?;
+        self.forget(slot);
+        Some(self.current_revision())
+    }
+
+    /// How many watches are open.
+    pub fn len(&self) -> usize {
+        self.watches.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.watches.is_empty()
+    }
+
+    pub fn request_progress(&mut self) {
+        self.progress_asked = true;
+        self.outbox.wake();
+    }
+
+    /// Waits for the next update. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> WatchUpdate {
+        loop {
+            if let Some(update) = self.outbox.pop() {
+                if let WatchUpdate::Denied { watch_id, .. } = &update
+                    && let Some(slot) = self.watches.remove(watch_id)
+                {
+                    self.forget(slot);
+                }
+                return update;
+            }
+            if let Some(slot) = self.behind() {
+                if let Some(update) = self.catch_up(slot).await {
+                    return update;
+                }
+                continue;
+            }
+            if std::mem::take(&mut self.progress_asked)
+                && let Some(update) = self.progress()
+            {
+                return update;
+            }
+            if let Some(update) = self.periodic_progress() {
+                return update;
+            }
+            let news = self.outbox.news.notified();
+            // Something may have come between looking and listening.
+            if !self.outbox.is_empty() {
+                continue;
+            }
+            tokio::select! {
+                () = news => {}
+                () = sleep_until(self.next_tick) => {}
+            }
+        }
+    }
+
+    fn behind(&self) -> Option<Slot> {
+        let mut registry = self.registry.lock();
+        self.watches.values().copied().find(|slot| {
+            registry.get_mut(*slot).is_some_and(|watcher| {
+                watcher.pace == Pace::Behind
+            })
+        })
+    }
+
+    /// One step through history for one watcher. None: it is live again, or there was nothing for it
+    /// in this step.
+    async fn catch_up(&mut self, slot: Slot) -> Option<WatchUpdate> {
+        let view = self.port.view();
+        let step = {
+            let mut registry = self.registry.lock();
+            let watcher = registry.get_mut(slot)?;
+            if let Err(refusal) = watcher.decide_again(&view) {
+                let watch_id = watcher.id;
+                drop(registry);
+                self.end(watch_id, slot);
+                let revision = self.current_revision();
+                return Some(WatchUpdate::Denied { watch_id, refusal, revision });
+            }
+            Step {
+                watch_id: watcher.id,
+                from: watcher.next_revision,
+                range: watcher.range().clone(),
+            }
+        };
+        let upto = view.keyspace(self.keyspace).map_or(0, |keyspace| keyspace.revision());
+        if step.from > upto {
+            self.go_live(slot, step.from);
+            return None;
+        }
+        match self.read_history(&view, &step, upto).await {
+            Ok(found) => self.found(slot, &step, found),
+            Err(ReadError::Refused(Refusal::Compacted)) => {
+                self.end(step.watch_id, slot);
+                let compact_revision =
+                    view.keyspace(self.keyspace).map_or(0, |keyspace| keyspace.compact_revision());
+                Some(WatchUpdate::Compacted { watch_id: step.watch_id, compact_revision })
+            }
+            Err(error) => {
+                self.end(step.watch_id, slot);
+                let refusal = self.port.explain(error);
+                Some(WatchUpdate::Denied {
+                    watch_id: step.watch_id,
+                    refusal,
+                    revision: self.current_revision(),
+                })
+            }
+        }
+    }
+
+    async fn read_history(&self, view: &View, step: &Step, upto: i64) -> Result<History, ReadError> {
+        let keyspace = view.keyspace(self.keyspace).ok_or(ReadError::Refused(Refusal::Compacted))?;
+        match keyspace.changes(step.from, upto, &step.range, &MemoryOnly, CATCH_UP_EVENTS) {
+            Err(ReadError::NeedsStore) => {}
+            result => return result.map(|(events, next)| History { events, next }),
+        }
+        let (view, keyspace, range, from) =
+            (view.clone(), self.keyspace, step.range.clone(), step.from);
+        let rows = StoreRows::new(self.port.store().clone());
+        let result = tokio::task::spawn_blocking(move || {
+            let keyspace = view.keyspace(keyspace).ok_or(ReadError::Refused(Refusal::Compacted))?;
+            keyspace.changes(from, upto, &range, &rows, CATCH_UP_EVENTS)
+        })
+        .await;
+        match result {
+            Ok(result) => result.map(|(events, next)| History { events, next }),
+            Err(_) => Err(ReadError::Refused(Refusal::Stopping)),
+        }
+    }
+
+    fn found(&mut self, slot: Slot, step: &Step, found: History) -> Option<WatchUpdate> {
+        let mut registry = self.registry.lock();
+        let watcher = registry.get_mut(slot)?;
+        watcher.next_revision = found.next;
+        let events: Vec<_> = found
+            .events
+            .iter()
+            .filter(|event| !watcher.filters_out(event.deleted))
+            .map(|event| watcher.shown(event))
+            .collect();
+        if events.is_empty() {
+            return None;
+        }
+        watcher.spoke = true;
+        let fragment_ok = watcher.request.fragment;
+        registry.delivered += events.len() as u64;
+        drop(registry);
+        let revision = self.current_revision();
+        Some(WatchUpdate::Events { watch_id: step.watch_id, revision, events, fragment_ok })
+    }
+
+    /// Live from `next` on, unless this thread was handed newer events while it was reading.
+    fn go_live(&mut self, slot: Slot, next: i64) {
+        let mut registry = self.registry.lock();
+        if next > registry.seen(self.keyspace)
+            && let Some(watcher) = registry.get_mut(slot)
+        {
+            watcher.pace = Pace::Live;
+        }
+    }
+
+    /// etcd's answer to a progress request: only if every watch of the stream has seen everything,
+    /// and none waits for a revision that is yet to come.
+    fn progress(&mut self) -> Option<WatchUpdate> {
+        let revision = self.synced_revision()?;
+        Some(WatchUpdate::Progress { watch_id: -1, revision })
+    }
+
+    fn synced_revision(&self) -> Option<i64> {
+        let mut registry = self.registry.lock();
+        let seen = registry.seen(self.keyspace);
+        let revision = if self.watches.is_empty() { self.current_revision() } else { seen };
+        let all_synced = self.watches.values().all(|slot| {
+            registry
+                .get_mut(*slot)
+                .is_none_or(|watcher| watcher.pace == Pace::Live && watcher.request.start_revision <= revision)
+        });
+        all_synced.then_some(revision)
+    }
+
+    fn periodic_progress(&mut self) -> Option<WatchUpdate> {
+        if Instant::now() < self.next_tick {
+            return None;
+        }
+        self.next_tick = Instant::now() + self.port.progress_interval();
+        let mut registry = self.registry.lock();
+        let revision = registry.seen(self.keyspace);
+        for slot in self.watches.values() {
+            if let Some(watcher) = registry.get_mut(*slot) {
+                let quiet = !std::mem::take(&mut watcher.spoke);
+                if watcher.request.progress_notify
+                    && quiet
+                    && watcher.pace == Pace::Live
+                    && watcher.next_revision <= revision + 1
+                {
+                    let watch_id = watcher.id;
+                    self.outbox.push_final(WatchUpdate::Progress { watch_id, revision });
+                }
+            }
+        }
+        drop(registry);
+        self.outbox.pop()
+    }
+
+    fn end(&mut self, watch_id: i64, slot: Slot) {
+        self.watches.remove(&watch_id);
+        self.forget(slot);
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        self.registry.lock().remove(slot);
+        self.port.uncount_watcher();
+    }
+
+    fn current_revision(&self) -> i64 {
+        self.port.view().keyspace(self.keyspace).map_or(0, |keyspace| keyspace.revision())
+    }
+}
+
+impl Drop for WatchSession {
+    fn drop(&mut self) {
+        for slot in std::mem::take(&mut self.watches).into_values() {
+            self.forget(slot);
+        }
+    }
+}
+
+struct Step {
+    watch_id: i64,
+    from: i64,
+    range: KeyRange,
+}
+
+struct History {
+    events: Vec<crate::mvcc::StoredEvent>,
+    next: i64,
+}
