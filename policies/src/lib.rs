@@ -1,1 +1,23 @@
-//! Being written.
+//! Who may do what: casbin's model defines it, a compiled form answers it.
+//!
+//! `model/model.conf` is the definition. casbin loads and validates it when the server starts and
+//! answers for it in tests; [`CompiledPolicy`] implements the same decisions over interval sets of
+//! byte keys and is all that requests meet. A differential test holds the two equal.
+//!
+//! This is the only crate that names casbin, and only `model` does.
+
+mod compiled;
+mod compiler;
+mod group;
+mod interval;
+
+mod model;
+mod rows;
+
+pub use compiled::CompiledPolicy;
+pub use compiler::Compiler;
+pub use model::{Model, ModelError, Oracle, validate};
+pub use rows::{RowError, rows};
+
+/// The model that this server implements.
+pub const MODEL: &str = include_str!("../model/model.conf");

@@ -1,0 +1,100 @@
+//! Makes [`CompiledPolicy`]s, each from the one before.
+
+use crate::compiled::{CompiledPolicy, Edition, Slot, Users};
+use crate::group::Groups;
+use crate::model::{Model, ModelError};
+use imbl::ordmap::DiffItem;
+use keygate_core::{AuthTables, Compile, KeyspaceId, Policy};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+/// Compiles the policy of each keyspace.
+///
+/// It remembers the newest policy of a keyspace, without keeping it alive, and makes the next one
+/// from what differs. The tables are persistent maps, so that costs as much as the change.
+pub struct Compiler {
+    newest: Mutex<HashMap<KeyspaceId, Weak<CompiledPolicy>>>,
+    editions: AtomicU64,
+}
+
+impl Compiler {
+    /// Loads the built-in model through casbin and holds it against what compiled policies implement.
+    ///
+    /// # Errors
+    /// The model cannot be loaded, or says something else than the compiled form does: a server must
+    /// not start then.
+    pub fn new() -> Result<Self, ModelError> {
+        Self::with_model(crate::MODEL)
+    }
+
+    /// The same for a given text of `model.conf`.
+    pub fn with_model(text: &str) -> Result<Self, ModelError> {
+        Model::load(text)?.self_test()?;
+        Ok(Self { newest: Mutex::default(), editions: AtomicU64::new(0) })
+    }
+
+    /// [`Compile::compile`] with the concrete type.
+    pub fn compile_policy(&self, keyspace: KeyspaceId, tables: &AuthTables) -> Arc<CompiledPolicy> {
+        let base = self.newest.lock().get(&keyspace).and_then(Weak::upgrade);
+        let policy = Arc::new(match base {
+            Some(base) => self.advance(&base, tables),
+            None => self.start(tables),
+        });
+        self.newest.lock().insert(keyspace, Arc::downgrade(&policy));
+        policy
+    }
+
+    fn start(&self, tables: &AuthTables) -> CompiledPolicy {
+        let users = tables.users.iter().map(|(name, user)| (name.clone(), Slot::new(user.clone())));
+        CompiledPolicy {
+            users: users.collect(),
+            edition: self.next_edition(),
+            groups: Arc::new(Groups::default()),
+            tables: tables.clone(),
+        }
+    }
+
+    fn advance(&self, base: &CompiledPolicy, tables: &AuthTables) -> CompiledPolicy {
+        let same_roles = base.tables.roles.ptr_eq(&tables.roles);
+        CompiledPolicy {
+            users: changed_users(base, tables),
+            edition: if same_roles { base.edition } else { self.next_edition() },
+            groups: base.groups.clone(),
+            tables: tables.clone(),
+        }
+    }
+
+    fn next_edition(&self) -> Edition {
+        Edition(self.editions.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+fn changed_users(base: &CompiledPolicy, tables: &AuthTables) -> Users {
+    let mut users = base.users.clone();
+    for item in base.tables.users.diff(&tables.users) {
+        match item {
+            DiffItem::Add(name, user) | DiffItem::Update { new: (name, user), .. } => {
+                users.insert(name.clone(), Slot::new(user.clone()));
+            }
+            DiffItem::Remove(name, _) => {
+                users.remove(name);
+            }
+        }
+    }
+    users
+}
+
+impl Compile for Compiler {
+    /// `previous` is not looked at: any earlier policy of the keyspace serves as the base, because
+    /// what differs is computed from the tables themselves.
+    fn compile(
+        &self,
+        keyspace: KeyspaceId,
+        tables: &AuthTables,
+        _previous: Option<&Arc<dyn Policy>>,
+    ) -> Arc<dyn Policy> {
+        self.compile_policy(keyspace, tables)
+    }
+}
