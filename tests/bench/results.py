@@ -8,6 +8,8 @@ from workloads import FOOTPRINTS, WORKLOADS
 
 METRICS = ["ops_per_second", "p50", "p99", "server_cpu_us_per_op", "client_cpu_us_per_op", "server_rss_mib"]
 CANDIDATE = "keygate-secured"
+# Neither release is the faster one everywhere, so a bar is judged only when both have been measured.
+PLAIN_ETCDS = 2
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,6 @@ class Results:
 
     def _verdict(self, row, title, unit, values, bar, higher_is_better):
         plain = [c.id for c in self.contenders if c.is_plain_etcd and c.id in values]
-        expected = [c.id for c in self.contenders if c.is_plain_etcd]
         best = max if higher_is_better else min
         peer = best(plain, key=values.get) if plain else None
         ratio = None
@@ -83,7 +84,7 @@ class Results:
             ratio = values[CANDIDATE] / values[peer]
         if bar is None:
             word = "no bar"
-        elif ratio is None or len(plain) < len(expected):
+        elif ratio is None or len(plain) < PLAIN_ETCDS:
             word = "not measured"
         else:
             word = "PASS" if (ratio >= bar if higher_is_better else ratio <= bar) else "MISS"

@@ -45,6 +45,12 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(self.verdict({OLD: [100], OURS: [500]}).word, "not measured")
         self.assertEqual(self.verdict({OLD: [100], NEW: [80]}).word, "not measured")
 
+    def test_a_peer_that_is_not_installed_is_not_forgotten(self):
+        results = Results([OLD, OURS])
+        results.add("put-100", OLD.id, report(100))
+        results.add("put-100", OURS.id, report(900))
+        self.assertEqual(results.verdicts()[0].word, "not measured")
+
     def test_memory_must_not_exceed_the_smaller_plain_etcd_by_more_than_its_bar(self):
         for mine, word in ((120, "PASS"), (121, "MISS")):
             results = Results([OLD, NEW, OURS])
