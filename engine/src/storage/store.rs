@@ -1,0 +1,569 @@
+//! The store: rows and metadata in one redb file, written behind the log in large durable commits.
+//!
+//! Promises: a commit and its applied index are durable together when `commit` returns; every value read was verified;
+//! `load` proves that the set of rows is the one that was committed. The format is `docs/formats/store.md`.
+//!
+//! Locking: readers and the committer share the database; `defragment` takes it exclusively, so both wait meanwhile.
+
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+
+use super::record::{array, be32, be64};
+use super::row::{self, RowKey, TableTag};
+use super::{OpenReport, StorageError, guarded, random_16};
+
+const KV: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("kv");
+const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
+const HEAD: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("head");
+const HEAD_KEY: &[u8] = b"head";
+const HEAD_LEN: usize = 84;
+const FORMAT_VERSION: u32 = 1;
+
+/// One change of a commit. Payloads are opaque here.
+#[derive(Debug, Clone)]
+pub enum Change {
+    PutRow { key: RowKey, value: Bytes },
+    DeleteRow { key: RowKey },
+    PutMeta { key: Bytes, value: Bytes },
+    DeleteMeta { key: Bytes },
+}
+
+/// Position in the Raft log up to which the store holds everything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    pub index: u64,
+    pub term: u64,
+}
+
+/// What one commit did.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CommitStats {
+    pub changes: u64,
+    /// Bytes of payloads written.
+    pub bytes: u64,
+    pub rows: u64,
+    pub metas: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sum {
+    count: u64,
+    sum: u64,
+    /// Bytes of keys and framed values.
+    bytes: u64,
+}
+
+impl Sum {
+    fn add(&mut self, hash_key: u64, tag: TableTag, key: &[u8], row: &[u8]) {
+        self.count = self.count.wrapping_add(1);
+        self.sum = self.sum.wrapping_add(row::row_hash(hash_key, tag, key, row));
+        self.bytes = self.bytes.wrapping_add((key.len() + row.len()) as u64);
+    }
+
+    fn remove(&mut self, hash_key: u64, tag: TableTag, key: &[u8], row: &[u8]) {
+        self.count = self.count.wrapping_sub(1);
+        self.sum = self.sum.wrapping_sub(row::row_hash(hash_key, tag, key, row));
+        self.bytes = self.bytes.wrapping_sub((key.len() + row.len()) as u64);
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Head {
+    applied: Applied,
+    commit: u64,
+    hash_key: u64,
+    kv: Sum,
+    meta: Sum,
+}
+
+/// See the module's promises. Shared by reference between threads; commits are serialised.
+pub struct Store {
+    path: PathBuf,
+    cache_bytes: usize,
+    database: RwLock<Option<Database>>,
+    /// Held through a commit, so that it also serialises committers.
+    head: Mutex<Head>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens or creates the store; redb verifies all its pages first. `cache_bytes` is all that redb may keep in memory.
+    pub fn open(path: &Path, cache_bytes: usize, report: &mut OpenReport) -> Result<Store, StorageError> {
+        let fresh = !path.exists();
+        if !fresh {
+            check_super_header(path, report)?;
+        }
+        let database = open_database(path, cache_bytes)?;
+        restrict(path)?;
+        let head = if fresh { Some(initialise(path, &database)?) } else { None };
+        let head = match head {
+            Some(head) => head,
+            None => match guarded(|| read_head(path, &database)) {
+                Ok(head) => head?,
+                Err(panic) => return Err(StorageError::corrupt(path, "the whole file", panic)),
+            },
+        };
+        Ok(Store {
+            path: path.to_owned(),
+            cache_bytes,
+            database: RwLock::new(Some(database)),
+            head: Mutex::new(head),
+        })
+    }
+
+    /// Position up to which everything is durable in the store.
+    pub fn applied(&self) -> Applied {
+        self.head.lock().applied
+    }
+
+    /// Makes `changes` and `applied` durable in one transaction. Changes to one key take effect in their order.
+    ///
+    /// `NoSpace`: nothing of the commit was kept, and it can be tried again when there is room. `Fatal`: stop the process.
+    pub fn commit<'a>(
+        &self,
+        changes: impl IntoIterator<Item = &'a Change>,
+        applied: Applied,
+    ) -> Result<CommitStats, StorageError> {
+        let mut current = self.head.lock();
+        self.reopen_after_failure(&mut current)?;
+        let mut head = *current;
+        head.applied = applied;
+        head.commit += 1;
+        let done = {
+            let guard = self.database.read();
+            let database = self.open_in(&guard)?;
+            guarded(|| write(database, changes, &mut head))
+        };
+        match done {
+            Ok(Ok(stats)) => {
+                *current = head;
+                Ok(stats)
+            }
+            Ok(Err(error)) => Err(self.commit_error(error)),
+            Err(panic) => Err(StorageError::corrupt(&self.path, "an unknown page", panic)),
+        }
+    }
+
+    /// The value of one row, verified.
+    pub fn get_row(&self, key: RowKey) -> Result<Option<Bytes>, StorageError> {
+        let bytes = key.encode();
+        let found = self.reading(|database| {
+            let table = database.begin_read()?.open_table(KV)?;
+            Ok(table.get(&bytes)?.map(|row| Bytes::copy_from_slice(row.value())))
+        })?;
+        let Some(row) = found else { return Ok(None) };
+        match row::unframe(TableTag::Kv, &bytes, &row) {
+            Ok(_) => Ok(Some(row.slice(row::FRAME_HEADER..))),
+            Err(what) => Err(self.bad_row(TableTag::Kv, &bytes, what)),
+        }
+    }
+
+    /// The value of one piece of metadata, verified.
+    pub fn get_meta(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        let found = self.reading(|database| {
+            let table = database.begin_read()?.open_table(META)?;
+            Ok(table.get(key)?.map(|row| Bytes::copy_from_slice(row.value())))
+        })?;
+        let Some(row) = found else { return Ok(None) };
+        match row::unframe(TableTag::Meta, key, &row) {
+            Ok(_) => Ok(Some(row.slice(row::FRAME_HEADER..))),
+            Err(what) => Err(self.bad_row(TableTag::Meta, key, what)),
+        }
+    }
+
+    /// Visits the rows of `keyspace` with (main, sub) from `from` inclusive to `to` exclusive, ascending, until `visit` breaks.
+    ///
+    /// The rows are of one commit. `visit` must not call the store: `defragment` may be waiting in between.
+    pub fn scan_rows(
+        &self,
+        keyspace: u32,
+        from: (i64, u32),
+        to: (i64, u32),
+        mut visit: impl FnMut(RowKey, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let bound = |(main, sub)| RowKey { keyspace, main, sub }.encode();
+        let (from, to) = (bound(from), bound(to));
+        if from >= to {
+            return Ok(());
+        }
+        let mut bad = None;
+        self.reading(|database| {
+            let table = database.begin_read()?.open_table(KV)?;
+            for row in table.range::<&[u8; 16]>((Bound::Included(&from), Bound::Excluded(&to)))? {
+                let (key, row) = row?;
+                match row::unframe(TableTag::Kv, key.value(), row.value()) {
+                    Ok(payload) => {
+                        if visit(RowKey::decode(key.value()), payload).is_break() {
+                            break;
+                        }
+                    }
+                    Err(what) => {
+                        bad = Some((*key.value(), what));
+                        break;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        bad.map_or(Ok(()), |(key, what)| Err(self.bad_row(TableTag::Kv, &key, what)))
+    }
+
+    /// Visits all metadata in key order.
+    pub fn for_each_meta(&self, mut visit: impl FnMut(&[u8], &[u8])) -> Result<(), StorageError> {
+        self.metas(&mut visit).map(drop)
+    }
+
+    /// Visits every row (ascending), then all metadata, and then proves that nothing was lost, added or changed since the
+    /// last commit. What the visitors saw counts only when this returns `Ok`. Nobody commits meanwhile.
+    pub fn load(
+        &self,
+        mut row: impl FnMut(RowKey, &[u8]),
+        mut meta: impl FnMut(&[u8], &[u8]),
+    ) -> Result<Applied, StorageError> {
+        let head = self.head.lock();
+        let rows = self.rows(head.hash_key, &mut row)?;
+        let metas = self.metas_with(head.hash_key, &mut meta)?;
+        for (tag, found, expected) in [(TableTag::Kv, rows, head.kv), (TableTag::Meta, metas, head.meta)] {
+            if found != expected {
+                let what = format!(
+                    "it holds {} rows where {} were committed, or rows of another time",
+                    found.count, expected.count
+                );
+                return Err(StorageError::corrupt(&self.path, format!("table {}", tag.name()), what));
+            }
+        }
+        Ok(head.applied)
+    }
+
+    /// Bytes of the file.
+    pub fn file_size(&self) -> Result<u64, StorageError> {
+        Ok(self.path.metadata().map_err(|e| StorageError::io(&self.path, "examine", e))?.len())
+    }
+
+    /// Bytes of keys and values as stored: what the file would shrink towards, without redb's own overhead.
+    pub fn bytes_in_use(&self) -> u64 {
+        let head = self.head.lock();
+        head.kv.bytes.saturating_add(head.meta.bytes)
+    }
+
+    /// Gives unused space back to the file system. Commits and reads from the store wait meanwhile.
+    pub fn defragment(&self) -> Result<(), StorageError> {
+        let mut head = self.head.lock();
+        self.reopen_after_failure(&mut head)?;
+        let done = {
+            let mut guard = self.database.write();
+            let database = guard.as_mut().ok_or_else(|| self.closed())?;
+            guarded(|| database.compact())
+        };
+        match done {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.commit_error(error.into())),
+            Err(panic) => Err(StorageError::corrupt(&self.path, "an unknown page", panic)),
+        }
+    }
+
+    /// Runs `work` on the database and sorts its errors.
+    fn reading<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StorageError> {
+        let guard = self.database.read();
+        let database = self.open_in(&guard)?;
+        match guarded(|| work(database)) {
+            Ok(done) => done.map_err(|error| classify(&self.path, "read", error)),
+            Err(panic) => Err(StorageError::corrupt(&self.path, "an unknown page", panic)),
+        }
+    }
+
+    fn rows(&self, hash_key: u64, visit: &mut impl FnMut(RowKey, &[u8])) -> Result<Sum, StorageError> {
+        let mut bad = None;
+        let sum = self.reading(|database| {
+            let table = database.begin_read()?.open_table(KV)?;
+            let mut sum = Sum::default();
+            for row in table.iter()? {
+                let (key, row) = row?;
+                let (key, row) = (key.value(), row.value());
+                match row::unframe(TableTag::Kv, key, row) {
+                    Ok(payload) => visit(RowKey::decode(key), payload),
+                    Err(what) => {
+                        bad = Some((*key, what));
+                        break;
+                    }
+                }
+                sum.add(hash_key, TableTag::Kv, key, row);
+            }
+            Ok(sum)
+        })?;
+        bad.map_or(Ok(sum), |(key, what)| Err(self.bad_row(TableTag::Kv, &key, what)))
+    }
+
+    fn metas(&self, visit: &mut impl FnMut(&[u8], &[u8])) -> Result<Sum, StorageError> {
+        let hash_key = self.head.lock().hash_key;
+        self.metas_with(hash_key, visit)
+    }
+
+    fn metas_with(&self, hash_key: u64, visit: &mut impl FnMut(&[u8], &[u8])) -> Result<Sum, StorageError> {
+        let mut bad = None;
+        let sum = self.reading(|database| {
+            let table = database.begin_read()?.open_table(META)?;
+            let mut sum = Sum::default();
+            for row in table.iter()? {
+                let (key, row) = row?;
+                let (key, row) = (key.value(), row.value());
+                match row::unframe(TableTag::Meta, key, row) {
+                    Ok(payload) => visit(key, payload),
+                    Err(what) => {
+                        bad = Some((key.to_vec(), what));
+                        break;
+                    }
+                }
+                sum.add(hash_key, TableTag::Meta, key, row);
+            }
+            Ok(sum)
+        })?;
+        bad.map_or(Ok(sum), |(key, what)| Err(self.bad_row(TableTag::Meta, &key, what)))
+    }
+
+    fn open_in<'a>(
+        &self,
+        guard: &'a RwLockReadGuard<'_, Option<Database>>,
+    ) -> Result<&'a Database, StorageError> {
+        guard.as_ref().ok_or_else(|| self.closed())
+    }
+
+    /// redb refuses everything after one failed write; a commit that met a full disk closed it, and this opens it again.
+    fn reopen_after_failure(&self, head: &mut Head) -> Result<(), StorageError> {
+        if self.database.read().is_some() {
+            return Ok(());
+        }
+        let database = open_database(&self.path, self.cache_bytes)?;
+        *head = read_head(&self.path, &database)?;
+        *self.database.write() = Some(database);
+        Ok(())
+    }
+
+    fn commit_error(&self, error: redb::Error) -> StorageError {
+        match classify(&self.path, "write", error) {
+            full @ StorageError::NoSpace { .. } => {
+                // The old commit is intact in the file; see `reopen_after_failure`.
+                if let Some(database) = self.database.write().take() {
+                    let _ = guarded(|| drop(database));
+                }
+                full
+            }
+            StorageError::Io { path, source, .. } => StorageError::Fatal { path, what: source.to_string() },
+            other => other,
+        }
+    }
+
+    fn closed(&self) -> StorageError {
+        StorageError::NoSpace { path: self.path.clone() }
+    }
+
+    fn bad_row(&self, tag: TableTag, key: &[u8], what: &str) -> StorageError {
+        StorageError::corrupt(&self.path, place(tag, key), what)
+    }
+}
+
+fn place(tag: TableTag, key: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut place = format!("table {}, key ", tag.name());
+    for byte in key {
+        let _ = write!(place, "{byte:02x}");
+    }
+    place
+}
+
+fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
+    let open =
+        || Database::builder().set_cache_size(cache_bytes).set_check_integrity_on_open(true).create(path);
+    match guarded(open) {
+        Ok(Ok(database)) => Ok(database),
+        Ok(Err(error)) => Err(classify(path, "open", error.into())),
+        Err(panic) => Err(StorageError::corrupt(path, "the whole file", panic)),
+    }
+}
+
+/// Makes tables and head of a new store.
+fn initialise(path: &Path, database: &Database) -> Result<Head, StorageError> {
+    let random = random_16().map_err(|e| StorageError::io(Path::new("/dev/urandom"), "read", e))?;
+    let mut head = Head { hash_key: be64(&random, 0), ..Head::default() };
+    write(database, [], &mut head).map_err(|error| classify(path, "write", error))?;
+    if let Some(directory) = path.parent() {
+        std::fs::File::open(directory)
+            .and_then(|d| d.sync_all())
+            .map_err(|e| StorageError::io(directory, "sync directory", e))?;
+    }
+    Ok(head)
+}
+
+/// redb creates its file with the process's umask; ours is for the owner only.
+fn restrict(path: &Path) -> Result<(), StorageError> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(|e| StorageError::io(path, "restrict", e))
+}
+
+fn write<'a>(
+    database: &Database,
+    changes: impl IntoIterator<Item = &'a Change>,
+    head: &mut Head,
+) -> Result<CommitStats, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    let mut stats = apply(&transaction, changes, head)?;
+    let mut framed = Vec::new();
+    row::frame_into(&mut framed, TableTag::Head, HEAD_KEY, &encode_head(head));
+    transaction.open_table(HEAD)?.insert(HEAD_KEY, framed.as_slice())?;
+    transaction.commit()?;
+    (stats.rows, stats.metas) = (head.kv.count, head.meta.count);
+    Ok(stats)
+}
+
+fn apply<'a>(
+    transaction: &WriteTransaction,
+    changes: impl IntoIterator<Item = &'a Change>,
+    head: &mut Head,
+) -> Result<CommitStats, redb::Error> {
+    let mut kv = transaction.open_table(KV)?;
+    let mut meta = transaction.open_table(META)?;
+    let mut stats = CommitStats::default();
+    let mut framed = Vec::new();
+    let hash_key = head.hash_key;
+    for change in changes {
+        stats.changes += 1;
+        match change {
+            Change::PutRow { key, value } => {
+                let key = key.encode();
+                row::frame_into(&mut framed, TableTag::Kv, &key, value);
+                if let Some(old) = kv.insert(&key, framed.as_slice())? {
+                    head.kv.remove(hash_key, TableTag::Kv, &key, old.value());
+                }
+                head.kv.add(hash_key, TableTag::Kv, &key, &framed);
+                stats.bytes += value.len() as u64;
+            }
+            Change::DeleteRow { key } => {
+                let key = key.encode();
+                if let Some(old) = kv.remove(&key)? {
+                    head.kv.remove(hash_key, TableTag::Kv, &key, old.value());
+                }
+            }
+            Change::PutMeta { key, value } => {
+                row::frame_into(&mut framed, TableTag::Meta, key, value);
+                if let Some(old) = meta.insert(&key[..], framed.as_slice())? {
+                    head.meta.remove(hash_key, TableTag::Meta, key, old.value());
+                }
+                head.meta.add(hash_key, TableTag::Meta, key, &framed);
+                stats.bytes += value.len() as u64;
+            }
+            Change::DeleteMeta { key } => {
+                if let Some(old) = meta.remove(&key[..])? {
+                    head.meta.remove(hash_key, TableTag::Meta, key, old.value());
+                }
+            }
+        }
+    }
+    Ok(stats)
+}
+
+fn encode_head(head: &Head) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEAD_LEN);
+    bytes.extend_from_slice(&FORMAT_VERSION.to_be_bytes());
+    for number in [
+        head.applied.index,
+        head.applied.term,
+        head.commit,
+        head.hash_key,
+        head.kv.count,
+        head.kv.sum,
+        head.kv.bytes,
+        head.meta.count,
+        head.meta.sum,
+        head.meta.bytes,
+    ] {
+        bytes.extend_from_slice(&number.to_be_bytes());
+    }
+    bytes
+}
+
+fn read_head(path: &Path, database: &Database) -> Result<Head, StorageError> {
+    let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+        let table = database.begin_read()?.open_table(HEAD)?;
+        Ok(table.get(HEAD_KEY)?.map(|row| row.value().to_vec()))
+    };
+    let damaged = |what: &str| StorageError::corrupt(path, place(TableTag::Head, HEAD_KEY), what);
+    let row = read()
+        .map_err(|error| classify(path, "read", error))?
+        .ok_or_else(|| damaged("the row is missing"))?;
+    let bytes = row::unframe(TableTag::Head, HEAD_KEY, &row).map_err(damaged)?;
+    let version = be32(bytes, 0);
+    if version != FORMAT_VERSION {
+        return Err(StorageError::WrongVersion {
+            path: path.to_owned(),
+            found: version.into(),
+            supported: FORMAT_VERSION.into(),
+        });
+    }
+    if bytes.len() != HEAD_LEN {
+        return Err(damaged("the row has an impossible length"));
+    }
+    Ok(Head {
+        applied: Applied { index: be64(bytes, 4), term: be64(bytes, 12) },
+        commit: be64(bytes, 20),
+        hash_key: be64(bytes, 28),
+        kv: Sum { count: be64(bytes, 36), sum: be64(bytes, 44), bytes: be64(bytes, 52) },
+        meta: Sum { count: be64(bytes, 60), sum: be64(bytes, 68), bytes: be64(bytes, 76) },
+    })
+}
+
+/// Catches what redb's own check cannot: a flipped "current commit" bit, which would quietly serve the commit before.
+///
+/// redb's super-header: byte 9 holds flags (1 = second slot is current, 2 = not shut down cleanly), the slots start at
+/// 64 and 192, each with its transaction number 104 bytes in.
+fn check_super_header(path: &Path, report: &mut OpenReport) -> Result<(), StorageError> {
+    let mut header = [0; 320];
+    let read =
+        std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut header));
+    match read {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            return Err(StorageError::corrupt(path, "offset 0", "the file is cut short"));
+        }
+        Err(e) => return Err(StorageError::io(path, "read", e)),
+    }
+    let flags = header[9];
+    let number = |slot: usize| u64::from_le_bytes(array(&header, 64 + 128 * slot + 104));
+    let current = usize::from(flags & 1);
+    if flags & 2 != 0 {
+        report.add(path, 9, "the store was not shut down cleanly; its last durable commit is used");
+    } else if number(1 - current) > number(current) {
+        let what = "the commit that is marked current is not the newest, after a clean shutdown";
+        return Err(StorageError::corrupt(path, "offset 9", what));
+    }
+    Ok(())
+}
+
+/// Sorts redb's errors into the classes that callers act on.
+fn classify(path: &Path, doing: &'static str, error: redb::Error) -> StorageError {
+    let whole = |what: String| StorageError::corrupt(path, "the whole file", what);
+    match error {
+        redb::Error::DatabaseAlreadyOpen => StorageError::InUse { path: path.to_owned() },
+        redb::Error::UpgradeRequired(found) => {
+            StorageError::WrongVersion { path: path.to_owned(), found: found.into(), supported: 3 }
+        }
+        redb::Error::Io(source) if source.kind() == std::io::ErrorKind::InvalidData => {
+            whole(source.to_string())
+        }
+        redb::Error::Io(source) => StorageError::io(path, doing, source),
+        error @ (redb::Error::PreviousIo | redb::Error::LockPoisoned(_) | redb::Error::DatabaseClosed) => {
+            StorageError::Fatal { path: path.to_owned(), what: error.to_string() }
+        }
+        other => whole(other.to_string()),
+    }
+}
