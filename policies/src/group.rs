@@ -1,6 +1,6 @@
 //! What the holders of one set of roles may touch, made once and shared by all of them.
 
-use crate::interval::{IntervalSet, encloses_empty};
+use crate::interval::IntervalSet;
 use ahash::AHashMap;
 use keygate_core::{KeyAction, KeyRange, Permission, PermissionKind, Role};
 use parking_lot::Mutex;
@@ -26,21 +26,13 @@ impl Group {
     }
 
     pub(crate) fn allows(&self, action: KeyAction, range: &KeyRange) -> bool {
-        match range {
-            // Rare and harmless, so it is decided on the rows as etcd does, without an index.
-            KeyRange::Span { start, end } if range.is_empty() => {
-                self.rows(action).any(|row| encloses_empty(row, start, end))
-            }
-            KeyRange::Single(_) | KeyRange::Span { .. } | KeyRange::From(_) => {
-                let grants = self.grants.get_or_init(|| Grants {
-                    read: IntervalSet::union(self.rows(KeyAction::Read)),
-                    write: IntervalSet::union(self.rows(KeyAction::Write)),
-                });
-                match action {
-                    KeyAction::Read => grants.read.covers(range),
-                    KeyAction::Write => grants.write.covers(range),
-                }
-            }
+        let grants = self.grants.get_or_init(|| Grants {
+            read: IntervalSet::union(self.rows(KeyAction::Read)),
+            write: IntervalSet::union(self.rows(KeyAction::Write)),
+        });
+        match action {
+            KeyAction::Read => grants.read.covers(range),
+            KeyAction::Write => grants.write.covers(range),
         }
     }
 

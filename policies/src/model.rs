@@ -32,16 +32,16 @@ pub enum ModelError {
 
 /// Lines of a model, as casbin holds them after loading, with blanks squeezed.
 const SUPPORTED: [(&str, &str); 5] = [
-    ("r", "sub, dom, start, end, act"),
+    ("r", "sub, dom, obj, act"),
     ("p", "sub, dom, start, end, act"),
     ("g", "_, _, _"),
     ("e", "some(where (p_eft == allow))"),
     (
         "m",
         "g(r_sub, \"role:root\", r_dom) \
-         || g(r_sub, p_sub, r_dom) && r_dom == p_dom && includes(p_act, r_act) && covers(p_start, p_end, r_start, r_end) \
-         || g(r_sub, \"users\", r_dom) && r_act == \"user-record\" && r_start == r_sub \
-         || g(r_sub, r_start, r_dom) && r_act == \"role-record\"",
+         || g(r_sub, p_sub, r_dom) && r_dom == p_dom && includes(p_act, r_act) && covers(p_start, p_end, r_obj) \
+         || g(r_sub, \"users\", r_dom) && r_act == \"user-record\" && r_obj == r_sub \
+         || g(r_sub, r_obj, r_dom) && r_act == \"role-record\"",
     ),
 ];
 
@@ -82,11 +82,11 @@ impl Model {
         ];
         let enforcer = self.enforcer(&rows)?;
         let questions = [
-            ("a key inside a granted range", ["user:u", "keyspace:1", "63", "", "read"], true),
-            ("the key behind a granted range", ["user:u", "keyspace:1", "64", "", "read"], false),
-            ("another action", ["user:u", "keyspace:1", "63", "", "write"], false),
-            ("another keyspace", ["user:u", "keyspace:2", "63", "", "read"], false),
-            ("another user", ["user:r", "keyspace:1", "63", "", "read"], false),
+            ("a key inside a granted range", ["user:u", "keyspace:1", "63", "read"], true),
+            ("the key behind a granted range", ["user:u", "keyspace:1", "64", "read"], false),
+            ("another action", ["user:u", "keyspace:1", "63", "write"], false),
+            ("another keyspace", ["user:u", "keyspace:2", "63", "read"], false),
+            ("another user", ["user:r", "keyspace:1", "63", "read"], false),
         ];
         for (question, request, expected) in questions {
             let found = enforcer.enforce(request.map(str::to_owned).to_vec());
@@ -118,7 +118,7 @@ impl Model {
         }
         // Without an adapter nothing is loaded afterwards, so the rows above stay.
         let mut enforcer = at_once(Enforcer::new_raw(model, ())).map_err(broken)?;
-        enforcer.add_function("covers", casbin::function_map::OperatorFunction::Arg4(covers));
+        enforcer.add_function("covers", casbin::function_map::OperatorFunction::Arg3(covers));
         enforcer.add_function("includes", casbin::function_map::OperatorFunction::Arg2(includes));
         enforcer.build_role_links().map_err(broken)?;
         Ok(enforcer)
@@ -149,23 +149,15 @@ impl Oracle {
 
     /// Cuts `range` at every boundary, asks about the first key of each piece, and wants all allowed.
     pub fn allows_keys(&self, user: &str, action: KeyAction, range: &KeyRange) -> Result<bool, ModelError> {
-        let action = rows::action(action);
-        let ask = |key: &[u8]| self.ask(user, rows::hex(key), String::new(), action);
         let first: &[u8] = range.start();
-        let inside = |key: &&Vec<u8>| first < key.as_slice() && range.contains(key);
-        match range {
-            KeyRange::Single(key) => ask(key),
-            KeyRange::Span { start, end } if end <= start => {
-                self.ask(user, rows::hex(start), rows::hex(end), action)
-            }
-            KeyRange::Span { .. } | KeyRange::From(_) => {
-                let mut allowed = ask(first)?;
-                for key in self.boundaries.iter().filter(inside) {
-                    allowed = allowed && ask(key)?;
-                }
-                Ok(allowed)
+        let inside = |key: &&[u8]| first < *key && range.contains(key);
+        let pieces = self.boundaries.iter().map(Vec::as_slice).filter(inside);
+        for key in std::iter::once(first).chain(pieces) {
+            if !self.ask(user, rows::hex(key), rows::action(action))? {
+                return Ok(false);
             }
         }
+        Ok(true)
     }
 
     pub fn allows_other(&self, user: &str, access: &Access) -> Result<bool, ModelError> {
@@ -179,11 +171,11 @@ impl Oracle {
             Access::UserRecord(name) => (rows::user_name(name), "user-record"),
             Access::RoleRecord(name) => (rows::role_name(name), "role-record"),
         };
-        self.ask(user, object, String::new(), action)
+        self.ask(user, object, action)
     }
 
-    fn ask(&self, user: &str, start: String, end: String, action: &str) -> Result<bool, ModelError> {
-        let request = vec![rows::user_name(user), rows::domain(self.keyspace), start, end, action.to_owned()];
+    fn ask(&self, user: &str, object: String, action: &str) -> Result<bool, ModelError> {
+        let request = vec![rows::user_name(user), rows::domain(self.keyspace), object, action.to_owned()];
         self.enforcer.enforce(request).map_err(|cause| ModelError::Rows { cause: cause.to_string() })
     }
 }
@@ -197,21 +189,16 @@ fn boundaries(range: &KeyRange) -> Vec<Vec<u8>> {
     }
 }
 
-/// The model's `covers(p.start, p.end, r.start, r.end)`. A request names one key (`r.end` is empty)
-/// or an empty range (`r.end <= r.start`): both ends of that must lie inside the row. Hex texts are
-/// compared as texts; their order is that of the bytes.
-fn covers(row_start: Dynamic, row_end: Dynamic, start: Dynamic, end: Dynamic) -> Dynamic {
-    let (row_start, row_end) = (text(&row_start), text(&row_end));
-    let (start, end) = (text(&start), text(&end));
-    let row_reaches_behind = |key: &str| match row_end.as_ref() {
-        "" => key <= row_start.as_ref(),
-        "00" => true,
-        row_end => key < row_end,
-    };
-    let row_is_empty = !row_reaches_behind(&row_start);
-    let row_begins = if end.is_empty() { row_start <= start } else { row_start < end };
-    let asked_for_many = !end.is_empty() && end > start;
-    (!row_is_empty && row_begins && row_reaches_behind(&start) && !asked_for_many).into()
+/// The model's `covers(p.start, p.end, r.obj)`. Hex texts are compared as texts; their order is that
+/// of the bytes.
+fn covers(start: Dynamic, end: Dynamic, key: Dynamic) -> Dynamic {
+    let (start, end, key) = (text(&start), text(&end), text(&key));
+    match end.as_ref() {
+        "" => key == start,
+        "00" => start <= key,
+        end => start <= key && key.as_ref() < end,
+    }
+    .into()
 }
 
 /// The model's `includes(p.act, r.act)`.

@@ -1,5 +1,6 @@
 //! Tables of cases under `cases/`: a policy, then requests with the decision that each must get, from
 //! the compiled form and from casbin.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use bytes::Bytes;
 use keygate_core::{

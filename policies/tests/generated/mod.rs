@@ -9,7 +9,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use std::sync::Arc;
 
-pub const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
+pub(crate) const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
 
 /// Names with meaning to casbin, to the row prefixes or to nobody.
 const NAMES: [&str; 10] =
@@ -33,20 +33,20 @@ const PIECES: [&[u8]; 14] = [
     b"\x01",
 ];
 
-pub struct Generator {
-    pub rng: StdRng,
+pub(crate) struct Generator {
+    pub(crate) rng: StdRng,
     keys: Vec<Vec<u8>>,
 }
 
 impl Generator {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut generator = Self { rng: StdRng::seed_from_u64(seed), keys: Vec::new() };
         generator.renew_keys();
         generator
     }
 
     /// A new small set of keys that ranges are built around.
-    pub fn renew_keys(&mut self) {
+    pub(crate) fn renew_keys(&mut self) {
         self.keys.clear();
         for _ in 0..self.rng.random_range(3..8) {
             let pieces = self.rng.random_range(0..4);
@@ -56,7 +56,7 @@ impl Generator {
         }
     }
 
-    pub fn key(&mut self) -> Bytes {
+    pub(crate) fn key(&mut self) -> Bytes {
         let mut key = self.keys.choose(&mut self.rng).unwrap().clone();
         match self.rng.random_range(0..10) {
             0 => key.push(0),
@@ -73,7 +73,7 @@ impl Generator {
         key.into()
     }
 
-    pub fn range(&mut self) -> KeyRange {
+    pub(crate) fn range(&mut self) -> KeyRange {
         let key = self.key();
         let end = match self.rng.random_range(0..10) {
             0..4 => Bytes::new(),
@@ -87,29 +87,37 @@ impl Generator {
         KeyRange::from_wire(key, end)
     }
 
-    pub fn action(&mut self) -> KeyAction {
+    pub(crate) fn action(&mut self) -> KeyAction {
         if self.rng.random() { KeyAction::Read } else { KeyAction::Write }
     }
 
-    pub fn name(&mut self) -> String {
+    pub(crate) fn name(&mut self) -> String {
         (*NAMES.choose(&mut self.rng).unwrap()).to_owned()
     }
 
-    pub fn permission(&mut self) -> Permission {
+    pub(crate) fn permission(&mut self) -> Permission {
         let kinds = [PermissionKind::Read, PermissionKind::Write, PermissionKind::ReadWrite];
         Permission { kind: *kinds.choose(&mut self.rng).unwrap(), range: self.range() }
     }
 
-    pub fn role(&mut self, name: &str) -> Arc<Role> {
+    pub(crate) fn role(&mut self, name: &str) -> Arc<Role> {
         let mut permissions: Vec<Permission> =
-            (0..self.rng.random_range(0..5)).map(|_| self.permission()).collect();
-        permissions.sort_by(|a, b| order(&a.range).cmp(&order(&b.range)));
+            (0..self.rng.random_range(0..7)).map(|_| self.permission()).collect();
+        permissions.sort_by_key(|row| order(&row.range));
         permissions.dedup_by(|a, b| a.range == b.range);
         Arc::new(Role { name: name.to_owned(), permissions })
     }
 
-    pub fn user(&mut self, name: &str) -> Arc<User> {
-        let mut roles: Vec<String> = (0..self.rng.random_range(0..4)).map(|_| self.name()).collect();
+    /// Holds roles out of `existing`, and some that do not exist.
+    pub(crate) fn user(&mut self, name: &str, existing: &[String]) -> Arc<User> {
+        let count = *[0, 1, 2, 2, 3, 3, 4].choose(&mut self.rng).unwrap();
+        let mut roles = Vec::new();
+        for _ in 0..count {
+            match existing.choose(&mut self.rng) {
+                Some(role) if self.rng.random_bool(0.85) => roles.push(role.clone()),
+                _ => roles.push(self.name()),
+            }
+        }
         // Holders of the root role are allowed everything, which tests little.
         if self.rng.random_bool(0.9) {
             roles.retain(|role| role != "root");
@@ -119,15 +127,16 @@ impl Generator {
         Arc::new(User { name: name.to_owned(), password: None, roles, credential_revision: 1 })
     }
 
-    pub fn tables(&mut self) -> AuthTables {
+    pub(crate) fn tables(&mut self) -> AuthTables {
         let mut tables = AuthTables { enabled: true, ..AuthTables::default() };
         for _ in 0..self.rng.random_range(1..5) {
             let name = self.name();
             tables.roles.insert(name.clone(), self.role(&name));
         }
+        let existing: Vec<String> = tables.roles.keys().cloned().collect();
         for _ in 0..self.rng.random_range(1..5) {
             let name = self.name();
-            let user = self.user(&name);
+            let user = self.user(&name, &existing);
             tables.users.insert(name, user);
         }
         tables
