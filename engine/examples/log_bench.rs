@@ -65,7 +65,7 @@ fn run(log: &mut RaftLog, batch: u64, time: Duration) -> Result<(u64, Duration),
         log.append(&entries, Some(&state), true)?;
         rounds += 1;
         // As the engine does: what the store holds is forgotten from time to time.
-        if rounds % 256 == 0 && index > 20_000 {
+        if rounds.is_multiple_of(256) && index > 20_000 {
             log.compact_to(index - 10_000)?;
             log.purge()?;
         }

@@ -3,6 +3,8 @@
 //! Two data directories, one as a clean shutdown leaves it and one as SIGKILL does. Each flip works on a fresh copy, which is
 //! opened and read whole, as a start does. Prints the counts; one wrong answer fails the test.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -128,8 +130,7 @@ fn build(clean: bool) -> Base {
     let mut report = OpenReport::default();
     let mut log = RaftLog::open(&data.log(), options(), &mut report).unwrap();
     let store = Store::open(&data.store(), 1 << 20, &mut report).unwrap();
-    let mut conf_state = ConfState::default();
-    conf_state.voters = vec![1, 2, 3];
+    let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
     log.put_conf_state(&conf_state).unwrap();
     log.put_meta(b"identity", b"a member of a cluster").unwrap();
     let mut commits = BTreeMap::new();
@@ -322,8 +323,7 @@ fn no_byte_of_the_newest_log_file_or_of_the_super_header_is_blind() {
         let files = files(base.directory.path());
         let newest = files
             .iter()
-            .filter(|file| file.extension().is_some_and(|extension| extension == "raftlog"))
-            .next_back()
+            .rfind(|file| file.extension().is_some_and(|extension| extension == "raftlog"))
             .unwrap();
         let store = files.last().unwrap();
         let length = fs::read(newest).unwrap().iter().rposition(|byte| *byte != 0).unwrap() + 1;

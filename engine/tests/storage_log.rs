@@ -1,5 +1,7 @@
 //! The durable log: what it keeps, what it cuts, what it refuses.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -80,8 +82,7 @@ fn what_was_appended_is_there_after_close_and_after_a_kill() {
     let directory = tempfile::tempdir().unwrap();
     let mut log = open(directory.path());
     assert_eq!((log.first_index().unwrap(), log.last_index().unwrap()), (1, 0));
-    let mut conf_state = ConfState::default();
-    conf_state.voters = vec![7];
+    let conf_state = ConfState { voters: vec![7], ..ConfState::default() };
     log.put_conf_state(&conf_state).unwrap();
     log.put_meta(b"cluster", b"identity").unwrap();
     log.put_meta(b"cluster", b"new identity").unwrap();

@@ -31,6 +31,7 @@ fn put_meta(key: &'static str, value: &'static str) -> Change {
     Change::PutMeta { key: key.into(), value: value.into() }
 }
 
+type KvTable<'a> = redb::Table<'a, &'static [u8; 16], &'static [u8]>;
 type Rows = BTreeMap<RowKey, Vec<u8>>;
 type Metas = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -130,7 +131,7 @@ fn a_row_that_vanished_or_came_back_is_noticed_when_loading() {
         let (key, value) = table.iter().unwrap().nth(20).unwrap().unwrap();
         (*key.value(), value.value().to_vec())
     };
-    let raw = |change: &dyn Fn(&mut redb::Table<'_, &[u8; 16], &[u8]>)| {
+    let raw = |change: &dyn Fn(&mut KvTable<'_>)| {
         let database = redb::Database::create(&path).unwrap();
         let transaction = database.begin_write().unwrap();
         change(&mut transaction.open_table(KV).unwrap());
@@ -165,24 +166,20 @@ fn an_older_version_of_a_row_is_noticed_when_loading() {
     let store = open(&path);
     store.commit(&[put(key(1, 1, 0), "old")], at(1)).unwrap();
     drop(store);
+    // Replaces the only row when `new` is given; returns what was there.
     let raw = |new: Option<&[u8]>| {
+        use redb::ReadableTable;
         let database = redb::Database::create(&path).unwrap();
         let transaction = database.begin_write().unwrap();
-        let old = {
-            let mut table = transaction.open_table(KV).unwrap();
-            let encoded = {
-                use redb::ReadableTable;
-                *table.first().unwrap().unwrap().0.value()
-            };
-            let old = match new {
-                Some(new) => table.insert(&encoded, new).unwrap().unwrap().value().to_vec(),
-                None => {
-                    use redb::ReadableTable;
-                    table.get(&encoded).unwrap().unwrap().value().to_vec()
-                }
-            };
-            old
+        let mut table = transaction.open_table(KV).unwrap();
+        let (encoded, old) = {
+            let (key, row) = table.first().unwrap().unwrap();
+            (*key.value(), row.value().to_vec())
         };
+        if let Some(new) = new {
+            table.insert(&encoded, new).unwrap();
+        }
+        drop(table);
         transaction.commit().unwrap();
         old
     };

@@ -74,10 +74,9 @@ fn files(directory: &Path, suffix: &str) -> Result<Vec<LogFile>, StorageError> {
     for entry in fs::read_dir(directory).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if let Some(number) = name.strip_suffix(suffix).filter(|digits| digits.len() == 16) {
-            if let Ok(number) = number.parse() {
-                found.push(LogFile { path, number });
-            }
+        let number = name.strip_suffix(suffix).filter(|digits| digits.len() == 16);
+        if let Some(number) = number.and_then(|digits| digits.parse().ok()) {
+            found.push(LogFile { path, number });
         }
     }
     found.sort_by_key(|file| file.number);

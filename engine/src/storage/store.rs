@@ -12,16 +12,20 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::record::{array, be32, be64};
+use super::record::be64;
 use super::row::{self, RowKey, TableTag};
 use super::{OpenReport, StorageError, guarded, random_16};
+
+mod file;
+mod head;
+
+use file::{Verify, check_super_header, classify, open_database, place, restrict};
+use head::{Head, Sum, encode_head, read_head};
 
 const KV: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("kv");
 const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
 const HEAD: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("head");
 const HEAD_KEY: &[u8] = b"head";
-const HEAD_LEN: usize = 84;
-const FORMAT_VERSION: u32 = 1;
 
 /// One change of a commit. Payloads are opaque here.
 #[derive(Debug, Clone)]
@@ -49,37 +53,6 @@ pub struct CommitStats {
     pub metas: u64,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Sum {
-    count: u64,
-    sum: u64,
-    /// Bytes of keys and framed values.
-    bytes: u64,
-}
-
-impl Sum {
-    fn add(&mut self, hash_key: u64, tag: TableTag, key: &[u8], row: &[u8]) {
-        self.count = self.count.wrapping_add(1);
-        self.sum = self.sum.wrapping_add(row::row_hash(hash_key, tag, key, row));
-        self.bytes = self.bytes.wrapping_add((key.len() + row.len()) as u64);
-    }
-
-    fn remove(&mut self, hash_key: u64, tag: TableTag, key: &[u8], row: &[u8]) {
-        self.count = self.count.wrapping_sub(1);
-        self.sum = self.sum.wrapping_sub(row::row_hash(hash_key, tag, key, row));
-        self.bytes = self.bytes.wrapping_sub((key.len() + row.len()) as u64);
-    }
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Head {
-    applied: Applied,
-    commit: u64,
-    hash_key: u64,
-    kv: Sum,
-    meta: Sum,
-}
-
 /// See the module's promises. Shared by reference between threads; commits are serialised.
 pub struct Store {
     path: PathBuf,
@@ -102,7 +75,7 @@ impl Store {
         if !fresh {
             check_super_header(path, report)?;
         }
-        let database = open_database(path, cache_bytes)?;
+        let database = open_database(path, cache_bytes, Verify::AtOpen)?;
         restrict(path)?;
         let head = if fresh { Some(initialise(path, &database)?) } else { None };
         let head = match head {
@@ -337,12 +310,12 @@ impl Store {
         guard.as_ref().ok_or_else(|| self.closed())
     }
 
-    /// redb refuses everything after one failed write; a commit that met a full disk closed it, and this opens it again.
+    /// Tries again to open what `commit_error` closed and could not open.
     fn reopen_after_failure(&self, head: &mut Head) -> Result<(), StorageError> {
         if self.database.read().is_some() {
             return Ok(());
         }
-        let database = open_database(&self.path, self.cache_bytes)?;
+        let database = open_database(&self.path, self.cache_bytes, Verify::OnRead)?;
         *head = read_head(&self.path, &database)?;
         *self.database.write() = Some(database);
         Ok(())
@@ -351,10 +324,13 @@ impl Store {
     fn commit_error(&self, error: redb::Error) -> StorageError {
         match classify(&self.path, "write", error) {
             full @ StorageError::NoSpace { .. } => {
-                // The old commit is intact in the file; see `reopen_after_failure`.
-                if let Some(database) = self.database.write().take() {
+                // redb refuses everything after one failed write. The commit before is intact in the file, so the file
+                // is opened again: reads go on, and a later commit can succeed.
+                let mut guard = self.database.write();
+                if let Some(database) = guard.take() {
                     let _ = guarded(|| drop(database));
                 }
+                *guard = open_database(&self.path, self.cache_bytes, Verify::OnRead).ok();
                 full
             }
             StorageError::Io { path, source, .. } => StorageError::Fatal { path, what: source.to_string() },
@@ -371,25 +347,6 @@ impl Store {
     }
 }
 
-fn place(tag: TableTag, key: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut place = format!("table {}, key ", tag.name());
-    for byte in key {
-        let _ = write!(place, "{byte:02x}");
-    }
-    place
-}
-
-fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
-    let open =
-        || Database::builder().set_cache_size(cache_bytes).set_check_integrity_on_open(true).create(path);
-    match guarded(open) {
-        Ok(Ok(database)) => Ok(database),
-        Ok(Err(error)) => Err(classify(path, "open", error.into())),
-        Err(panic) => Err(StorageError::corrupt(path, "the whole file", panic)),
-    }
-}
-
 /// Makes tables and head of a new store.
 fn initialise(path: &Path, database: &Database) -> Result<Head, StorageError> {
     let random = random_16().map_err(|e| StorageError::io(Path::new("/dev/urandom"), "read", e))?;
@@ -401,13 +358,6 @@ fn initialise(path: &Path, database: &Database) -> Result<Head, StorageError> {
             .map_err(|e| StorageError::io(directory, "sync directory", e))?;
     }
     Ok(head)
-}
-
-/// redb creates its file with the process's umask; ours is for the owner only.
-fn restrict(path: &Path) -> Result<(), StorageError> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .map_err(|e| StorageError::io(path, "restrict", e))
 }
 
 fn write<'a>(
@@ -470,100 +420,4 @@ fn apply<'a>(
         }
     }
     Ok(stats)
-}
-
-fn encode_head(head: &Head) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEAD_LEN);
-    bytes.extend_from_slice(&FORMAT_VERSION.to_be_bytes());
-    for number in [
-        head.applied.index,
-        head.applied.term,
-        head.commit,
-        head.hash_key,
-        head.kv.count,
-        head.kv.sum,
-        head.kv.bytes,
-        head.meta.count,
-        head.meta.sum,
-        head.meta.bytes,
-    ] {
-        bytes.extend_from_slice(&number.to_be_bytes());
-    }
-    bytes
-}
-
-fn read_head(path: &Path, database: &Database) -> Result<Head, StorageError> {
-    let read = || -> Result<Option<Vec<u8>>, redb::Error> {
-        let table = database.begin_read()?.open_table(HEAD)?;
-        Ok(table.get(HEAD_KEY)?.map(|row| row.value().to_vec()))
-    };
-    let damaged = |what: &str| StorageError::corrupt(path, place(TableTag::Head, HEAD_KEY), what);
-    let row = read()
-        .map_err(|error| classify(path, "read", error))?
-        .ok_or_else(|| damaged("the row is missing"))?;
-    let bytes = row::unframe(TableTag::Head, HEAD_KEY, &row).map_err(damaged)?;
-    let version = be32(bytes, 0);
-    if version != FORMAT_VERSION {
-        return Err(StorageError::WrongVersion {
-            path: path.to_owned(),
-            found: version.into(),
-            supported: FORMAT_VERSION.into(),
-        });
-    }
-    if bytes.len() != HEAD_LEN {
-        return Err(damaged("the row has an impossible length"));
-    }
-    Ok(Head {
-        applied: Applied { index: be64(bytes, 4), term: be64(bytes, 12) },
-        commit: be64(bytes, 20),
-        hash_key: be64(bytes, 28),
-        kv: Sum { count: be64(bytes, 36), sum: be64(bytes, 44), bytes: be64(bytes, 52) },
-        meta: Sum { count: be64(bytes, 60), sum: be64(bytes, 68), bytes: be64(bytes, 76) },
-    })
-}
-
-/// Catches what redb's own check cannot: a flipped "current commit" bit, which would quietly serve the commit before.
-///
-/// redb's super-header: byte 9 holds flags (1 = second slot is current, 2 = not shut down cleanly), the slots start at
-/// 64 and 192, each with its transaction number 104 bytes in.
-fn check_super_header(path: &Path, report: &mut OpenReport) -> Result<(), StorageError> {
-    let mut header = [0; 320];
-    let read =
-        std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut header));
-    match read {
-        Ok(()) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-            return Err(StorageError::corrupt(path, "offset 0", "the file is cut short"));
-        }
-        Err(e) => return Err(StorageError::io(path, "read", e)),
-    }
-    let flags = header[9];
-    let number = |slot: usize| u64::from_le_bytes(array(&header, 64 + 128 * slot + 104));
-    let current = usize::from(flags & 1);
-    if flags & 2 != 0 {
-        report.add(path, 9, "the store was not shut down cleanly; its last durable commit is used");
-    } else if number(1 - current) > number(current) {
-        let what = "the commit that is marked current is not the newest, after a clean shutdown";
-        return Err(StorageError::corrupt(path, "offset 9", what));
-    }
-    Ok(())
-}
-
-/// Sorts redb's errors into the classes that callers act on.
-fn classify(path: &Path, doing: &'static str, error: redb::Error) -> StorageError {
-    let whole = |what: String| StorageError::corrupt(path, "the whole file", what);
-    match error {
-        redb::Error::DatabaseAlreadyOpen => StorageError::InUse { path: path.to_owned() },
-        redb::Error::UpgradeRequired(found) => {
-            StorageError::WrongVersion { path: path.to_owned(), found: found.into(), supported: 3 }
-        }
-        redb::Error::Io(source) if source.kind() == std::io::ErrorKind::InvalidData => {
-            whole(source.to_string())
-        }
-        redb::Error::Io(source) => StorageError::io(path, doing, source),
-        error @ (redb::Error::PreviousIo | redb::Error::LockPoisoned(_) | redb::Error::DatabaseClosed) => {
-            StorageError::Fatal { path: path.to_owned(), what: error.to_string() }
-        }
-        other => whole(other.to_string()),
-    }
 }
