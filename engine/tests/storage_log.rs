@@ -297,6 +297,26 @@ fn the_log_stays_small_under_compaction_and_recycled_files_start_cleanly() {
     assert_eq!(open(directory.path()).last_index().unwrap(), 6000);
 }
 
+/// A kill while purged files wait for reuse can leave files in front of a hole in the numbers; and a hole in live files is damage.
+#[test]
+fn files_in_front_of_a_hole_are_purged_ones_or_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = open(directory.path());
+    for index in 1..=400 {
+        log.append(&[entry(index, 1, vec![1; 1000])], None, false).unwrap();
+    }
+    let file = |number: u64| format!("{number:016}.raftlog");
+    let missing = killed(directory.path());
+    fs::remove_file(missing.path().join(file(3))).unwrap();
+    let error = RaftLog::open(missing.path(), options(), &mut OpenReport::default()).unwrap_err();
+    assert!(error.to_string().contains("entry 1: the entry is missing"), "{error}");
+    log.compact_to(390).unwrap();
+    let purged = killed(directory.path());
+    fs::remove_file(purged.path().join(file(2))).unwrap();
+    assert_eq!(all(&open(purged.path())).len(), 10);
+    assert!(!purged.path().join(file(1)).exists(), "nothing reads it any more");
+}
+
 #[test]
 fn a_store_that_is_ahead_of_the_log_or_too_far_behind_is_noticed() {
     let directory = tempfile::tempdir().unwrap();

@@ -26,6 +26,8 @@ pub(super) struct Audit {
     /// Highest batch number seen anywhere, torn batches included.
     pub(super) highest_batch: u64,
     pub(super) findings: Vec<Finding>,
+    /// Purged files that a crash left behind; nothing reads them any more.
+    pub(super) forgotten: Vec<PathBuf>,
 }
 
 /// Verifies all files of the log directory.
@@ -37,8 +39,8 @@ pub(super) fn audit(directory: &Path, id: &LogId) -> Result<Audit, StorageError>
         rewritten: HashMap::new(),
         audit: Audit::default(),
     };
-    let append = files(directory, ".raftlog")?;
-    let rewrite = files(directory, ".rewrite")?;
+    let append = walk.files(directory, ".raftlog")?;
+    let rewrite = walk.files(directory, ".rewrite")?;
     let torn_copies = walk.queue(&rewrite, Queue::Rewrite)?;
     let tail = walk.queue(&append, Queue::Append)?;
     if let Some(tail) = tail {
@@ -67,23 +69,6 @@ struct LogFile {
     number: u64,
 }
 
-/// The files of one queue in order, without those in front of a hole: raft-engine forgets these, they were purged.
-fn files(directory: &Path, suffix: &str) -> Result<Vec<LogFile>, StorageError> {
-    let fail = |e| StorageError::io(directory, "list", e);
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let number = name.strip_suffix(suffix).filter(|digits| digits.len() == 16);
-        if let Some(number) = number.and_then(|digits| digits.parse().ok()) {
-            found.push(LogFile { path, number });
-        }
-    }
-    found.sort_by_key(|file| file.number);
-    let live = (1..found.len()).rev().find(|at| found[*at].number != found[at - 1].number + 1).unwrap_or(0);
-    Ok(found.split_off(live))
-}
-
 /// The first place of a queue's last file where no good batch starts.
 struct Tail {
     file: PathBuf,
@@ -108,6 +93,26 @@ struct Walk {
 }
 
 impl Walk {
+    /// The files of one queue in order, without those in front of a hole: raft-engine forgets these, they were purged.
+    fn files(&mut self, directory: &Path, suffix: &str) -> Result<Vec<LogFile>, StorageError> {
+        let fail = |e| StorageError::io(directory, "list", e);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(directory).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let number = name.strip_suffix(suffix).filter(|digits| digits.len() == 16);
+            if let Some(number) = number.and_then(|digits| digits.parse().ok()) {
+                found.push(LogFile { path, number });
+            }
+        }
+        found.sort_by_key(|file| file.number);
+        let live =
+            (1..found.len()).rev().find(|at| found[*at].number != found[at - 1].number + 1).unwrap_or(0);
+        let live = found.split_off(live);
+        self.audit.forgotten.extend(found.into_iter().map(|file| file.path));
+        Ok(live)
+    }
+
     fn queue(&mut self, files: &[LogFile], queue: Queue) -> Result<Option<Tail>, StorageError> {
         for (at, file) in files.iter().enumerate() {
             let bytes = fs::read(&file.path).map_err(|e| StorageError::io(&file.path, "read", e))?;
