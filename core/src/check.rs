@@ -37,6 +37,10 @@ impl<V: ValueSize> Operation<V> {
             Self::RoleGrantPermission(grant) if grant_is_empty(&grant.permission.range) => {
                 Err(Refusal::PermissionNotGiven)
             }
+            // Observed of etcd: a permission on an interval that holds nothing is refused.
+            Self::RoleGrantPermission(grant) if grant.permission.range.is_empty() => {
+                Err(Refusal::InvalidAuthManagement)
+            }
             Self::Compact(_)
             | Self::Watch(_)
             | Self::LeaseGrant(_)

@@ -1,12 +1,12 @@
 //! The handle that everybody holds: opening, closing, and what is not on the path of a request.
 
 use crate::clock::{Clock, SystemClock};
-use crate::consensus::{Driver, FlushStats, Flusher, Request, Seams};
+use crate::consensus::{Driver, FlushStats, Flusher, Proposal, Request, Seams};
 use crate::counters::{Counters, DurationHistogram};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::lease_clock::LeaseClock;
-use crate::mvcc::{Command, HashKv, ReadError, State, hash_kv};
+use crate::mvcc::{HashAnswer, ReadError, State, hash_kv};
 use crate::options::EngineOptions;
 use crate::port::{Mailbox, Port, PortId};
 use crate::recovery;
@@ -190,7 +190,9 @@ impl Engine {
 
     pub fn size(&self) -> StoreSize {
         let total = self.0.flush_stats.store_bytes.load(Ordering::Relaxed) + self.0.flush_stats.unflushed_bytes();
-        StoreSize { total, in_use: self.0.store.bytes_in_use().min(total) }
+        let view = self.view();
+        let in_use: u64 = view.keyspaces().map(|keyspace| keyspace.current_bytes()).sum();
+        StoreSize { total, in_use: in_use.min(total) }
     }
 
     pub fn stats(&self) -> EngineStats {
@@ -214,7 +216,7 @@ impl Engine {
             fsync: counters.fsync.read(),
             store_commit: counters.commit.read(),
             size: self.size(),
-            keys: default.map_or(0, |keyspace| keyspace.key_count() as u64),
+            keys: default.map_or(0, |keyspace| keyspace.key_count()),
             current_revision: default.map_or(0, |keyspace| keyspace.revision()),
             compact_revision: default.map_or(0, |keyspace| keyspace.compact_revision()),
             auth_revision: default.map_or(0, |keyspace| keyspace.auth().revision),
@@ -291,14 +293,9 @@ impl Engine {
             member: self.0.identity.member_id,
             alarm: AlarmKind::NoSpace,
         };
-        let command = Command::from_permit(Permit::internal(
-            InternalReason::SpaceAlarm,
-            keyspace,
-            Operation::Alarm(alarm),
-        ));
-        let data = command.encode();
+        let permit = Permit::internal(InternalReason::SpaceAlarm, keyspace, Operation::Alarm(alarm));
         // While stopping there is nobody left to warn.
-        drop(self.send(Request::Propose(crate::consensus::Proposal { command, data, from: None })));
+        drop(Proposal::new(permit, None).and_then(|proposal| self.send(Request::Propose(proposal))));
     }
 
     /// Turns a failed read into what the caller may know, and tells the operator the rest.
@@ -306,6 +303,8 @@ impl Engine {
         match error {
             ReadError::Refused(refusal) => refusal,
             ReadError::NeedsStore => Refusal::Internal { cause: "a read of memory asked for the store" },
+            // A compaction was faster than this reader, again and again.
+            ReadError::Outdated => Refusal::Compacted,
             ReadError::Corrupt(what) => {
                 tracing::error!(%what, "a row of the store cannot be served");
                 Refusal::Corrupt
@@ -378,21 +377,15 @@ impl Engine {
     }
 
     /// etcd's HashKV of one keyspace at `revision` (0: the view's).
-    pub(crate) async fn hash_kv(&self, view: View, id: KeyspaceId, revision: i64) -> Result<HashKv, Refusal> {
-        self.wait_flushed().await?;
+    pub(crate) async fn hash_kv(&self, view: View, id: KeyspaceId, revision: i64) -> Result<HashAnswer, Refusal> {
         let rows = StoreRows::new(self.0.store.clone());
-        let pinned = view.clone();
         let hashed = tokio::task::spawn_blocking(move || {
-            let keyspace = pinned.keyspace(id).ok_or(ReadError::Refused(Refusal::PermissionDenied))?;
-            hash_kv(keyspace, id, revision, &rows)
+            let keyspace = view.keyspace(id).ok_or(ReadError::Refused(Refusal::PermissionDenied))?;
+            hash_kv(keyspace, revision, &rows)
         })
         .await;
         match hashed {
-            Ok(Ok(found)) => {
-                let horizon = |view: &View| view.keyspace(id).map(|keyspace| keyspace.compact_revision());
-                // Rows were removed under the reader: its sum means nothing.
-                if horizon(&view) == horizon(&self.view()) { Ok(found) } else { Err(Refusal::Compacted) }
-            }
+            Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => Err(self.explain(error)),
             Err(_) => Err(Refusal::Stopping),
         }

@@ -5,7 +5,7 @@
 
 use crate::Engine;
 use crate::consensus::{Proposal, Request};
-use crate::mvcc::{Command, ReadError};
+use crate::mvcc::ReadError;
 use crate::storage::Store;
 use crate::stream::RangeChunks;
 use crate::view::View;
@@ -90,10 +90,9 @@ impl Port {
     /// to every reader. [`Refusal::StalePermit`]: decide again on a fresh view.
     pub async fn propose(&self, permit: Permit<Sealed>) -> Answered {
         self.engine.check_space(&permit)?;
-        let encoded = Command::from_permit(permit);
-        let data = encoded.encode();
         let (reply, answer) = oneshot::channel();
-        self.engine.send(Request::Propose(Proposal { command: encoded, data, from: Some((self.id, reply)) }))?;
+        let proposal = Proposal::new(permit, Some((self.id, reply)))?;
+        self.engine.send(Request::Propose(proposal))?;
         // The sender is dropped without an answer only when the engine stops.
         answer.await.unwrap_or(Err(Refusal::Stopping))
     }

@@ -14,7 +14,7 @@ use keygate_core::{
 };
 
 /// Keys that a serving thread walks over by itself: about half a millisecond.
-const INLINE_KEYS: usize = 10_000;
+const INLINE_KEYS: u64 = 10_000;
 
 pub(crate) async fn read(engine: &Engine, view: &View, permit: Permit<Sealed>) -> Answered {
     let parts = permit.into_parts();
@@ -94,8 +94,9 @@ pub(crate) async fn read(engine: &Engine, view: &View, permit: Permit<Sealed>) -
 
 pub(crate) async fn range(engine: &Engine, view: &View, id: KeyspaceId, request: Range) -> Answered {
     let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
-    let inline = matches!(request.range, KeyRange::Single(_)) || keyspace.key_count() <= INLINE_KEYS
-        || !keyspace.has_more_keys_than(&request.range, INLINE_KEYS);
+    let inline = matches!(request.range, KeyRange::Single(_))
+        || keyspace.key_count() <= INLINE_KEYS
+        || !keyspace.has_more_entries_than(&request.range, INLINE_KEYS as usize);
     let read = move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.range(&request, rows).map(Answer::Range);
     answer(engine, view, id, keyspace, inline, read).await
 }
@@ -132,18 +133,9 @@ async fn answer(
     .await;
     match result {
         Ok(Ok(answer)) => Ok(reply(answer)),
-        Ok(Err(error)) => Err(explain_old_view(engine, view, id, error)),
+        Ok(Err(error)) => Err(engine.explain(error)),
         Err(_) => Err(Refusal::Stopping),
     }
-}
-
-/// A row that a compaction removed while an older view was being read is compacted, not corrupt.
-fn explain_old_view(engine: &Engine, view: &View, id: KeyspaceId, error: ReadError) -> Refusal {
-    let horizon = |view: &View| view.keyspace(id).map(|keyspace| keyspace.compact_revision());
-    if matches!(error, ReadError::Corrupt(_)) && horizon(view) != horizon(&engine.view()) {
-        return Refusal::Compacted;
-    }
-    engine.explain(error)
 }
 
 fn lease(engine: &Engine, keyspace: &Keyspace, id: KeyspaceId, request: LeaseTimeToLive) -> LeaseDetail {

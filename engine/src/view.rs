@@ -18,11 +18,11 @@ struct Snapshot {
 
 /// Where in the log a view stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Position {
-    pub term: u64,
-    pub applied_index: u64,
+pub(crate) struct Position {
+    pub(crate) term: u64,
+    pub(crate) applied_index: u64,
     /// 0: nobody leads.
-    pub leader: u64,
+    pub(crate) leader: u64,
 }
 
 impl View {
@@ -32,6 +32,10 @@ impl View {
 
     pub fn keyspace(&self, id: KeyspaceId) -> Option<&Keyspace> {
         self.0.state.keyspace(id)
+    }
+
+    pub(crate) fn keyspaces(&self) -> impl Iterator<Item = &Keyspace> {
+        self.0.state.keyspaces()
     }
 
     pub fn term(&self) -> u64 {

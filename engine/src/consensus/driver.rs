@@ -58,13 +58,15 @@ pub(crate) struct Driver {
     ports: Vec<Option<Mailbox>>,
     outgoing: Vec<Vec<(oneshot::Sender<Answered>, Answered)>>,
     effects: Effects,
-    /// Batches handed to the flusher whose completion was not heard of yet, by the sequence number
-    /// under which the state knows their rows.
+    /// How many batches the flusher was handed, and how many of them it has committed.
+    handed: u64,
+    flushed: u64,
+    /// Up to where the log was shortened since start.
+    log_cut: u64,
     waiting_for_flush: Vec<(u64, oneshot::Sender<()>)>,
     waiting_for_prune: Vec<oneshot::Sender<()>>,
     /// Set while compaction has work left.
     pruning: bool,
-    /// A prune's deletions are in the store when this sequence number is.
     pub(super) housekeeping: Housekeeping,
     last_tick: Instant,
 }
@@ -104,6 +106,9 @@ impl Driver {
             ports: Vec::new(),
             outgoing: Vec::new(),
             effects: Effects::default(),
+            handed: 0,
+            flushed: 0,
+            log_cut: 0,
             waiting_for_flush: Vec::new(),
             waiting_for_prune: Vec::new(),
             // A compaction may have been interrupted by the last stop.
@@ -140,9 +145,10 @@ impl Driver {
 
     /// Every lease that exists gets the time it was last known to have.
     fn restart_leases(&mut self) {
-        for (id, keyspace) in self.state.keyspaces() {
+        for keyspace in self.state.keyspaces() {
             for (lease, held) in keyspace.leases() {
-                self.seams.leases.start(id, lease, held.ttl, held.remaining());
+                let remaining = if held.remaining > 0 { held.remaining } else { held.ttl };
+                self.seams.leases.start(keyspace.id(), lease, held.ttl, remaining);
             }
         }
     }
@@ -201,7 +207,7 @@ impl Driver {
         // Memory is bounded: when the store lags too far behind, only its own progress is heard.
         while self.flusher.unflushed_bytes() > UNFLUSHED_BYTES {
             match self.flusher.wait_for_progress() {
-                Some(flushed) => self.flushed(flushed)?,
+                Some(flushed) => self.heard_of_flush(flushed)?,
                 None => return Ok(false),
             }
         }
@@ -218,10 +224,10 @@ impl Driver {
                 }
                 self.ports[id.0] = Some(mailbox);
             }
-            Request::Flushed(flushed) => self.flushed(flushed)?,
+            Request::Flushed(flushed) => self.heard_of_flush(flushed)?,
             Request::WaitFlushed(waiter) => {
                 self.flusher.hurry();
-                self.waiting_for_flush.push((self.state.batch_sequence(), waiter));
+                self.waiting_for_flush.push((self.handed, waiter));
                 self.answer_flush_waiters();
             }
             Request::WaitPruned(waiter) => {
@@ -229,7 +235,7 @@ impl Driver {
                     self.waiting_for_prune.push(waiter);
                 } else {
                     // Nobody waits for an answer any more if this fails.
-                    drop(waiter.send(()));
+                    waiter.send(()).ok();
                 }
             }
             Request::StoreFailed(text) => {
@@ -319,10 +325,8 @@ impl Driver {
                     what: format!("log entry {} cannot be applied: {error}", entry.index),
                 })?;
             self.follow_leases();
-            if self.effects.compacted {
-                self.effects.compacted = false;
-                self.pruning = true;
-            }
+            self.pruning |= !self.effects.compactions.is_empty();
+            self.effects.compactions.clear();
             if let Some((port, asker)) = from {
                 let term = self.node.raft.term;
                 let answer = applied.outcome.map(|answer| Reply { revision: applied.revision, term, answer });
@@ -377,15 +381,15 @@ impl Driver {
     }
 
     fn finish_batch(&mut self, events: Vec<crate::mvcc::StoredEvent>) {
-        self.state.seal_batch();
         self.hand_to_flusher();
         self.publish(events);
     }
 
     fn hand_to_flusher(&mut self) {
         let changes = std::mem::take(&mut self.effects.changes);
-        let sequence = self.state.batch_sequence();
-        self.flusher.send(FlushBatch { changes, sequence, applied: self.applied });
+        let sequence = self.state.seal_batch();
+        self.handed += 1;
+        self.flusher.send(FlushBatch { changes, number: self.handed, sequence, applied: self.applied });
     }
 
     /// First the view, then the answers and events: whoever is answered can read what was written.
@@ -415,31 +419,32 @@ impl Driver {
         }
     }
 
-    fn flushed(&mut self, flushed: Flushed) -> Result<(), StorageError> {
+    fn heard_of_flush(&mut self, flushed: Flushed) -> Result<(), StorageError> {
         self.state.flushed(flushed.sequence);
         // A memory that must not hold everything lets go of what the store has now.
         self.state.evict(self.seams.options.memory_budget, EVICT_STEPS);
         let keep = self.seams.options.log_keep_entries;
         let upto = flushed.applied.index.saturating_sub(keep);
-        let log = self.node.mut_store();
         // A compaction for each commit would be a write for each commit.
-        if upto > log.first_kept() + keep / 2 {
+        if upto > self.log_cut + keep / 2 {
+            let log = self.node.mut_store();
             log.compact_to(upto)?;
             log.purge()?;
+            self.log_cut = upto;
         }
-        self.housekeeping.flushed_sequence = flushed.sequence;
+        self.flushed = flushed.number;
         self.answer_flush_waiters();
         Ok(())
     }
 
     fn answer_flush_waiters(&mut self) {
-        let flushed = self.housekeeping.flushed_sequence;
+        let flushed = self.flushed;
         let (ready, waiting) =
-            std::mem::take(&mut self.waiting_for_flush).into_iter().partition(|(sequence, _)| *sequence <= flushed);
+            std::mem::take(&mut self.waiting_for_flush).into_iter().partition(|(number, _)| *number <= flushed);
         self.waiting_for_flush = waiting;
         for (_, waiter) in ready {
             // Nobody waits for an answer any more if this fails.
-            drop(waiter.send(()));
+            waiter.send(()).ok();
         }
     }
 
@@ -462,13 +467,12 @@ impl Driver {
         }
         self.pruning = self.state.prune_step(PRUNE_KEYS, &mut self.effects);
         if !self.effects.changes.is_empty() {
-            self.state.seal_batch();
             self.hand_to_flusher();
         }
         if !self.pruning {
             self.publish(Vec::new());
             for waiter in std::mem::take(&mut self.waiting_for_prune) {
-                drop(waiter.send(()));
+                waiter.send(()).ok();
             }
         }
     }

@@ -25,6 +25,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What the state machine changed in one batch.
 pub(crate) struct FlushBatch {
     pub(crate) changes: Vec<mvcc::Change>,
+    /// Counts the batches handed over.
+    pub(crate) number: u64,
     /// Under which the state knows these rows.
     pub(crate) sequence: u64,
     pub(crate) applied: Applied,
@@ -33,6 +35,7 @@ pub(crate) struct FlushBatch {
 /// A commit that the store has made durable.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flushed {
+    pub(crate) number: u64,
     pub(crate) sequence: u64,
     pub(crate) applied: Applied,
 }
@@ -189,11 +192,12 @@ impl Worker {
         if let Ok(size) = self.store.file_size() {
             self.stats.store_bytes.store(size, Ordering::Relaxed);
         }
-        let flushed = Flushed { sequence: gathered.sequence, applied: gathered.applied };
+        let Gathered { number, sequence, applied, .. } = gathered;
+        let flushed = Flushed { number, sequence, applied };
         // Two ways to hear of it: the queue of requests, and directly while that queue is not read.
         // The consensus thread may have ended before.
         drop(self.requests.send(Request::Flushed(flushed)));
-        drop(self.done.send(flushed));
+        self.done.send(flushed).ok();
         Ok(())
     }
 }
@@ -202,6 +206,7 @@ impl Worker {
 struct Gathered {
     changes: Vec<storage::Change>,
     bytes: u64,
+    number: u64,
     sequence: u64,
     applied: Applied,
 }
@@ -209,6 +214,7 @@ struct Gathered {
 impl Gathered {
     fn add(&mut self, batch: FlushBatch) {
         self.bytes += batch.changes.iter().map(change_bytes).sum::<u64>();
+        self.number = batch.number;
         self.sequence = batch.sequence;
         self.applied = batch.applied;
         self.changes.extend(batch.changes.into_iter().map(stored));

@@ -1,7 +1,6 @@
 //! What the leader does without being asked: ends leases, writes their remaining time down, compacts.
 
 use super::{Proposal, driver::Driver};
-use crate::mvcc::Command;
 use crate::options::{AutoCompaction, EngineOptions};
 use keygate_core::{Compact, InternalReason, KeyspaceId, LeaseId, Operation, Permit};
 use std::collections::{BTreeMap, VecDeque};
@@ -21,8 +20,6 @@ pub(super) struct Housekeeping {
     next_compaction: Instant,
     /// When which revision was current, for periodic compaction.
     samples: VecDeque<(Instant, BTreeMap<KeyspaceId, i64>)>,
-    /// The newest batch that the store is known to hold.
-    pub(super) flushed_sequence: u64,
 }
 
 impl Housekeeping {
@@ -38,7 +35,6 @@ impl Housekeeping {
             next_sample: now,
             next_compaction: now + compaction,
             samples: VecDeque::new(),
-            flushed_sequence: 0,
         }
     }
 }
@@ -69,7 +65,7 @@ impl Driver {
         for (keyspace, leases) in by_keyspace {
             self.seams.counters.leases_expired.fetch_add(leases.len() as u64, std::sync::atomic::Ordering::Relaxed);
             let operation = Operation::LeaseExpire(leases);
-            due.push(internal(InternalReason::LeaseExpiry, keyspace, operation));
+            propose(InternalReason::LeaseExpiry, keyspace, operation, due);
         }
     }
 
@@ -85,7 +81,7 @@ impl Driver {
         }
         for (keyspace, leases) in by_keyspace {
             let operation = Operation::LeaseCheckpoint(leases);
-            due.push(internal(InternalReason::LeaseCheckpoint, keyspace, operation));
+            propose(InternalReason::LeaseCheckpoint, keyspace, operation, due);
         }
     }
 
@@ -123,7 +119,7 @@ impl Driver {
     }
 
     fn revisions(&self) -> BTreeMap<KeyspaceId, i64> {
-        self.state().keyspaces().map(|(id, keyspace)| (id, keyspace.revision())).collect()
+        self.state().keyspaces().map(|keyspace| (keyspace.id(), keyspace.revision())).collect()
     }
 
     fn compact(&self, id: KeyspaceId, revision: i64, due: &mut Vec<Proposal>) {
@@ -131,17 +127,17 @@ impl Driver {
         if revision > compacted.max(1) {
             tracing::info!(keyspace = id.0, revision, "compacting by schedule");
             let operation = Operation::Compact(Compact { revision, physical: false });
-            due.push(internal(InternalReason::AutoCompaction, id, operation));
+            propose(InternalReason::AutoCompaction, id, operation, due);
         }
     }
 }
 
-fn internal(
+fn propose(
     reason: InternalReason,
     keyspace: KeyspaceId,
     operation: Operation<keygate_core::Sealed>,
-) -> Proposal {
-    let command = Command::from_permit(Permit::internal(reason, keyspace, operation));
-    let data = command.encode();
-    Proposal { command, data, from: None }
+    due: &mut Vec<Proposal>,
+) {
+    // Lists of numbers always encode; had it failed, the cause is in the log and the next turn tries again.
+    due.extend(Proposal::new(Permit::internal(reason, keyspace, operation), None));
 }

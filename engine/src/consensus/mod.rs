@@ -10,8 +10,10 @@ mod housekeeping;
 pub(crate) use driver::{Driver, Seams};
 pub(crate) use flush::{FlushStats, Flusher, stored};
 
-use crate::mvcc::Command;
+use crate::mvcc::{Command, StoredValue};
 use crate::port::{Answered, Mailbox, PortId};
+use keygate_core::{Permit, Refusal, Sealed, Subject};
+use std::convert::Infallible;
 
 use tokio::sync::oneshot;
 
@@ -22,6 +24,34 @@ pub(crate) struct Proposal {
     pub(crate) data: Vec<u8>,
     /// None: nobody waits.
     pub(crate) from: Option<(PortId, oneshot::Sender<Answered>)>,
+}
+
+impl Proposal {
+    /// Contract: runs on the proposer's thread, so that the consensus thread does not encode.
+    pub(crate) fn new(
+        permit: Permit<Sealed>,
+        from: Option<(PortId, oneshot::Sender<Answered>)>,
+    ) -> Result<Self, Refusal> {
+        let parts = permit.into_parts();
+        let attribution = match parts.subject {
+            Subject::Caller(name) => name.map(|name| name.to_string()),
+            Subject::Internal(reason) => Some(format!("internal/{reason:?}")),
+        };
+        let stored = parts.operation.try_map_values(&mut |_, value| Ok::<_, Infallible>(StoredValue::from(value)));
+        let Ok(operation) = stored;
+        let command = Command {
+            keyspace: parts.keyspace,
+            fence: parts.fence,
+            leases: parts.leases,
+            attribution,
+            operation,
+        };
+        let data = command.encode().map_err(|error| {
+            tracing::error!(%error, "a command could not be encoded");
+            Refusal::Internal { cause: "a command could not be encoded" }
+        })?;
+        Ok(Self { command, data, from })
+    }
 }
 
 /// What other threads ask of the consensus thread.

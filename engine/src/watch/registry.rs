@@ -5,7 +5,7 @@ use super::session::{Outbox, WatchUpdate};
 use crate::mvcc::StoredEvent;
 use crate::view::View;
 use ahash::RandomState;
-use keygate_core::{Event, Fence, KeyRange, KeyspaceId, Refusal, Sealed, WatchCreate};
+use keygate_core::{Event, Fence, KeyspaceId, Refusal, Sealed, WatchCreate};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -57,10 +57,6 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.live == 0
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.live
     }
@@ -234,9 +230,5 @@ impl Watcher {
             self.fence = fence;
         }
         Ok(())
-    }
-
-    pub(crate) fn range(&self) -> &KeyRange {
-        &self.request.range
     }
 }

@@ -2,7 +2,7 @@
 
 use super::interest::Slot;
 use super::registry::{Decide, Pace, Registry, Watcher};
-use crate::mvcc::{MemoryOnly, ReadError};
+use crate::mvcc::{Changes, Keyspace, MemoryOnly, ReadError, RowSource};
 use crate::port::Port;
 use crate::rows::StoreRows;
 use crate::view::View;
@@ -294,7 +294,8 @@ impl WatchSession {
             Step {
                 watch_id: watcher.id,
                 from: watcher.next_revision,
-                range: watcher.range().clone(),
+                range: watcher.request.range.clone(),
+                prev_kv: watcher.request.prev_kv,
             }
         };
         let upto = view.keyspace(self.keyspace).map_or(0, |keyspace| keyspace.revision());
@@ -304,10 +305,12 @@ impl WatchSession {
         }
         match self.read_history(&view, &step, upto).await {
             Ok(found) => self.found(slot, &step, found),
+            // The view was overtaken by a compaction; a newer one knows whether that concerns this watcher.
+            Err(ReadError::Outdated) => None,
             Err(ReadError::Refused(Refusal::Compacted)) => {
                 self.end(step.watch_id, slot);
                 let compact_revision =
-                    view.keyspace(self.keyspace).map_or(0, |keyspace| keyspace.compact_revision());
+                    self.port.view().keyspace(self.keyspace).map_or(0, Keyspace::compact_revision);
                 Some(WatchUpdate::Compacted { watch_id: step.watch_id, compact_revision })
             }
             Err(error) => {
@@ -322,30 +325,26 @@ impl WatchSession {
         }
     }
 
-    async fn read_history(&self, view: &View, step: &Step, upto: i64) -> Result<History, ReadError> {
+    async fn read_history(&self, view: &View, step: &Step, upto: i64) -> Result<Changes, ReadError> {
         let keyspace = view.keyspace(self.keyspace).ok_or(ReadError::Refused(Refusal::Compacted))?;
-        match keyspace.changes(step.from, upto, &step.range, &MemoryOnly, CATCH_UP_EVENTS) {
+        match history(keyspace, step, upto, &MemoryOnly) {
             Err(ReadError::NeedsStore) => {}
-            result => return result.map(|(events, next)| History { events, next }),
+            result => return result,
         }
-        let (view, keyspace, range, from) =
-            (view.clone(), self.keyspace, step.range.clone(), step.from);
+        let (view, id, step) = (view.clone(), self.keyspace, step.clone());
         let rows = StoreRows::new(self.port.store().clone());
-        let result = tokio::task::spawn_blocking(move || {
-            let keyspace = view.keyspace(keyspace).ok_or(ReadError::Refused(Refusal::Compacted))?;
-            keyspace.changes(from, upto, &range, &rows, CATCH_UP_EVENTS)
+        tokio::task::spawn_blocking(move || {
+            let keyspace = view.keyspace(id).ok_or(ReadError::Refused(Refusal::Compacted))?;
+            history(keyspace, &step, upto, &rows)
         })
-        .await;
-        match result {
-            Ok(result) => result.map(|(events, next)| History { events, next }),
-            Err(_) => Err(ReadError::Refused(Refusal::Stopping)),
-        }
+        .await
+        .unwrap_or(Err(ReadError::Refused(Refusal::Stopping)))
     }
 
-    fn found(&mut self, slot: Slot, step: &Step, found: History) -> Option<WatchUpdate> {
+    fn found(&mut self, slot: Slot, step: &Step, found: Changes) -> Option<WatchUpdate> {
         let mut registry = self.registry.lock();
         let watcher = registry.get_mut(slot)?;
-        watcher.next_revision = found.next;
+        watcher.next_revision = found.next_revision;
         let events: Vec<_> = found
             .events
             .iter()
@@ -439,13 +438,26 @@ impl Drop for WatchSession {
     }
 }
 
+#[derive(Clone)]
 struct Step {
     watch_id: i64,
     from: i64,
     range: KeyRange,
+    prev_kv: bool,
 }
 
-struct History {
-    events: Vec<crate::mvcc::StoredEvent>,
-    next: i64,
+/// A piece of history as a watcher wants it: with previous values where it asked for them.
+fn history(
+    keyspace: &Keyspace,
+    step: &Step,
+    upto: i64,
+    rows: &dyn RowSource,
+) -> Result<Changes, ReadError> {
+    let mut found = keyspace.changes(step.from, upto, &step.range, rows, CATCH_UP_EVENTS)?;
+    if step.prev_kv {
+        for event in found.events.iter_mut().filter(|event| event.prev_in_store) {
+            event.prev = keyspace.previous(&event.kv.key, event.kv.mod_revision, rows)?;
+        }
+    }
+    Ok(found)
 }

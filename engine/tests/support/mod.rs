@@ -1,0 +1,115 @@
+//! An engine in a temporary directory, driven without a gateway.
+
+use bytes::Bytes;
+use keygate_core::{
+    Access, Answer, AuthTables, Caller, Compile, Decision, Fence, KeyAction, KeyRange, KeyspaceId, LeaseGrant,
+    LeaseId, Operation, Permit, Plaintext, Policy, Put, PutLease, PutValue, Range, Refusal, Reply, Sealed,
+};
+use keygate_engine::{Engine, EngineOptions, Port};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A policy for tests of the engine: root may do everything, anybody else nothing.
+pub struct RootOnly;
+
+struct RootOnlyPolicy {
+    enabled: bool,
+    version: u64,
+    users: Vec<String>,
+}
+
+impl Policy for RootOnlyPolicy {
+    fn fence(&self) -> Fence {
+        Fence { platform: 0, keyspace: self.version }
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    fn knows(&self, user: &str) -> bool {
+        self.users.iter().any(|name| name == user)
+    }
+
+    fn decide_keys(&self, user: &str, _: KeyAction, _: &KeyRange) -> Decision {
+        if user == "root" { Decision::Allow } else { Decision::Deny }
+    }
+
+    fn decide_other(&self, user: &str, _: &Access) -> Decision {
+        if user == "root" { Decision::Allow } else { Decision::Deny }
+    }
+}
+
+impl Compile for RootOnly {
+    fn compile(&self, _: KeyspaceId, tables: &AuthTables, _: Option<&Arc<dyn Policy>>) -> Arc<dyn Policy> {
+        Arc::new(RootOnlyPolicy {
+            enabled: tables.enabled,
+            version: tables.policy_version,
+            users: tables.users.keys().cloned().collect(),
+        })
+    }
+}
+
+pub fn options(directory: &Path) -> EngineOptions {
+    EngineOptions { data_dir: directory.to_owned(), ..EngineOptions::default() }
+}
+
+pub fn open(directory: &Path) -> Engine {
+    Engine::open(options(directory), Arc::new(RootOnly)).expect("the engine opens")
+}
+
+pub fn nobody() -> Caller {
+    Caller::Anonymous { keyspace: KeyspaceId::DEFAULT }
+}
+
+pub fn permit(port: &Port, operation: Operation<Plaintext>) -> Result<Permit<Sealed>, Refusal> {
+    let view = port.view();
+    let keyspace = view.keyspace(KeyspaceId::DEFAULT).expect("the default keyspace");
+    let permit = Permit::obtain(
+        keyspace.policy().as_ref(),
+        keyspace,
+        keyspace.auth().revision,
+        &nobody(),
+        operation,
+    )?;
+    permit.try_map_values(&mut |_, value| Ok(Sealed::stored_in_clear(value)))
+}
+
+pub async fn write(port: &Port, operation: Operation<Plaintext>) -> Result<Reply<Sealed>, Refusal> {
+    let permit = permit(port, operation)?;
+    port.propose(permit).await
+}
+
+pub async fn read(port: &Port, operation: Operation<Plaintext>) -> Result<Reply<Sealed>, Refusal> {
+    let permit = permit(port, operation)?;
+    port.read(&port.view(), permit).await
+}
+
+pub fn put(key: &str, value: &str) -> Operation<Plaintext> {
+    put_with_lease(key, value, LeaseId::NONE)
+}
+
+pub fn put_with_lease(key: &str, value: &str, lease: LeaseId) -> Operation<Plaintext> {
+    Operation::Put(Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: PutValue::Set(Plaintext::new(Bytes::copy_from_slice(value.as_bytes()))),
+        lease: PutLease::Set(lease),
+        prev_kv: false,
+    })
+}
+
+pub fn grant(id: i64, ttl: i64) -> Operation<Plaintext> {
+    Operation::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl })
+}
+
+/// The value of a key at a revision (0: now).
+pub async fn value_at(port: &Port, key: &str, revision: i64) -> Result<Option<String>, Refusal> {
+    let mut range = Range::of(KeyRange::Single(Bytes::copy_from_slice(key.as_bytes())));
+    range.revision = revision;
+    let reply = read(port, Operation::Range(range)).await?;
+    let Answer::Range(found) = reply.answer else { panic!("a range is answered by a range") };
+    Ok(found.kvs.into_iter().next().map(|kv| {
+        let value = kv.value.expect("values were asked for").open_clear().into_bytes();
+        String::from_utf8(value.to_vec()).expect("text")
+    }))
+}
