@@ -1,0 +1,48 @@
+//! Settings that etcd does not have: the section `keygate:` of the file, variables `KEYGATE_*`.
+
+use super::{Flag, Group::Keygate, Kind, Section};
+use crate::config::{draft, values};
+
+pub(super) const FLAGS: &[Flag] = &[
+    // Room for a million values of 1 KiB, and a share of the smallest machine that etcd recommends (8 GiB).
+    own(
+        "memory-budget",
+        Kind::Size,
+        "1GiB",
+        "Memory for current values; what does not fit is read from the store.",
+    )
+    .sets(|draft, text| draft::put(&mut draft.memory_budget, values::size_unsigned(text))),
+    own("threads", Kind::Unsigned, "0", "Threads that serve connections; 0 is one for each core.")
+        .sets(|draft, text| draft::put(&mut draft.threads, values::unsigned32(text))),
+    // A client on a slow satellite link needs about 3 s for a TLS 1.2 handshake.
+    own(
+        "handshake-timeout",
+        Kind::Duration,
+        "10s",
+        "Time in which a new connection must have finished its TLS handshake.",
+    )
+    .sets(|draft, text| draft::put(&mut draft.handshake_timeout, values::duration(text))),
+    // At some 50 KiB for each, 50 MiB in the hands of strangers.
+    own(
+        "max-unauthenticated-connections",
+        Kind::Unsigned,
+        "1024",
+        "Connections that may be open without having proved who they are.",
+    )
+    .sets(|draft, text| draft::put(&mut draft.max_unauthenticated, values::unsigned32(text))),
+    // Half of the cores, so that a flood of logins leaves the other half to those who are logged in.
+    own(
+        "password-threads",
+        Kind::Unsigned,
+        "0",
+        "Threads that hash passwords; 0 is half as many as there are cores.",
+    )
+    .sets(|draft, text| draft::put(&mut draft.password_threads, values::unsigned32(text))),
+    // Well below the 90 s after which systemd kills, and the 30 s of Kubernetes.
+    own("shutdown-grace", Kind::Duration, "10s", "Time that open requests have to finish after SIGTERM.")
+        .sets(|draft, text| draft::put(&mut draft.shutdown_grace, values::duration(text))),
+];
+
+const fn own(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Flag {
+    Flag::new(Keygate, name, kind, default, doc).in_section(Section::Keygate, name)
+}
