@@ -1,4 +1,5 @@
 //! What a person at a terminal sees: exit codes, output, and the habits of `etcd` under that name.
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::{
     fs,

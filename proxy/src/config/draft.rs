@@ -131,7 +131,7 @@ impl Draft {
             let Some(given) = raw.get(flag.name) else { continue };
             let checked = flag.kind.check(&given.text).and_then(|()| match flag.effect {
                 Effect::Honoured(set) => set(&mut draft, &given.text),
-                Effect::NoEffect(_) | Effect::Refused(_) | Effect::CommandLine => Ok(()),
+                Effect::Inert(_) | Effect::Refused(_) | Effect::CommandLine => Ok(()),
             });
             let is_default = given.text == default;
             match (checked, &flag.effect) {
@@ -140,7 +140,7 @@ impl Draft {
                     let message = if flag.secret { "this value cannot be used".to_owned() } else { message };
                     problems.push(Problem { path: given.source.path(), message, accepted });
                 }
-                (Ok(()), Effect::NoEffect(why)) if !is_default => {
+                (Ok(()), Effect::Inert(why)) if !is_default => {
                     warnings.push(Warning { message: (*why).to_owned(), path: given.source.path() });
                 }
                 (Ok(()), Effect::Refused(why)) if !is_default => problems.add(given.source.path(), *why),

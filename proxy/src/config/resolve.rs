@@ -534,7 +534,9 @@ fn jwt<'a>(options: impl Iterator<Item = &'a str>) -> Result<Jwt, String> {
             "sign-method" => &mut method,
             "ttl" => &mut ttl,
             _ => {
-                return Err(format!("unknown option `{name}`; known are pub-key, priv-key, sign-method, ttl"));
+                return Err(format!(
+                    "unknown option `{name}`; known are pub-key, priv-key, sign-method, ttl"
+                ));
             }
         };
         if slot.replace(value).is_some() {

@@ -24,7 +24,7 @@ pub fn help(mode: Mode) -> String {
 pub(crate) fn help_text_of(flag: &Flag) -> String {
     match flag.effect {
         Effect::Honoured(_) | Effect::CommandLine => flag.doc.to_owned(),
-        Effect::NoEffect(_) => format!("{} [no effect]", flag.doc),
+        Effect::Inert(_) => format!("{} [no effect]", flag.doc),
         Effect::Refused(_) => format!("{} [refused]", flag.doc),
     }
 }
@@ -72,7 +72,7 @@ fn description(flag: &Flag) -> String {
     }
     match flag.effect {
         Effect::Honoured(_) | Effect::CommandLine => {}
-        Effect::NoEffect(why) => {
+        Effect::Inert(why) => {
             let _ = write!(text, " *{}{}.*", why[..1].to_uppercase(), &why[1..]);
         }
         Effect::Refused(why) => {

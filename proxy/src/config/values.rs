@@ -121,7 +121,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
     for (scale, unit) in
         [(3_600_000_000_000, "h"), (60_000_000_000, "m"), (1_000_000_000, "s"), (1_000_000, "ms")]
     {
-        if nanos > 0 && nanos % scale == 0 {
+        if nanos > 0 && nanos.is_multiple_of(scale) {
             return format!("{}{unit}", nanos / scale);
         }
     }

@@ -44,7 +44,7 @@ impl Authority {
     pub(super) fn find_or_make(cert: &Path, key: &Path) -> Result<Self, PkiError> {
         let pair = if exists(key)? { Some(read_key(key)?) } else { None };
         if exists(cert)? {
-            let subject = with_certificate(cert, |x509| common_name(x509))?;
+            let subject = with_certificate(cert, common_name)?;
             let fits = with_certificate(cert, |x509| match &pair {
                 Some(pair) => x509.public_key().raw == pair.subject_public_key_info(),
                 None => true,

@@ -116,7 +116,7 @@ pub(crate) enum Effect {
     Honoured(Setter),
     /// Accepted so that the command lines and manifests of etcd keep working; a value other than the default is
     /// answered with one warning that gives the reason.
-    NoEffect(&'static str),
+    Inert(&'static str),
     /// To go on without it would be unsafe, so a value other than the default is an error that gives the reason.
     Refused(&'static str),
     /// Read before all others, by the command line itself; it cannot stand in a file.
@@ -187,7 +187,7 @@ impl Flag {
             kind,
             default,
             keygate_default: None,
-            effect: Effect::NoEffect(OTHER_ENGINE),
+            effect: Effect::Inert(OTHER_ENGINE),
             group,
             doc,
             secret: false,
@@ -200,7 +200,7 @@ impl Flag {
     }
 
     const fn no_effect(mut self, why: &'static str) -> Self {
-        self.effect = Effect::NoEffect(why);
+        self.effect = Effect::Inert(why);
         self
     }
 
