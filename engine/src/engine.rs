@@ -115,7 +115,8 @@ impl Engine {
         }
         let leases = Arc::new(LeaseClock::new(clock.clone()));
         let fatal = Fatal::new();
-        let board = Arc::new(Board::new(View::new(recovered.state.clone(), crate::view::Position::default())));
+        let board =
+            Arc::new(Board::new(View::new(recovered.state.clone(), crate::view::Position::default())));
         let flusher =
             Flusher::start(recovered.store.clone(), requests.clone(), counters.clone(), flush_stats.clone())
                 .map_err(OpenError::Thread)?;
@@ -184,12 +185,14 @@ impl Engine {
         if let Some((consensus, directory)) = self.0.threads.lock().take() {
             // A panic there was reported by the panic hook.
             drop(consensus.join());
+            self.0.store.close();
             drop(directory);
         }
     }
 
     pub fn size(&self) -> StoreSize {
-        let total = self.0.flush_stats.store_bytes.load(Ordering::Relaxed) + self.0.flush_stats.unflushed_bytes();
+        let total =
+            self.0.flush_stats.store_bytes.load(Ordering::Relaxed) + self.0.flush_stats.unflushed_bytes();
         let view = self.view();
         let in_use: u64 = view.keyspaces().map(|keyspace| keyspace.current_bytes()).sum();
         StoreSize { total, in_use: in_use.min(total) }
@@ -281,13 +284,17 @@ impl Engine {
         if self.0.space_alarm.swap(at, Ordering::Relaxed) == at {
             return;
         }
-        let raised = view.keyspace(keyspace).is_some_and(|keyspace| {
-            keyspace.alarms().iter().any(|alarm| alarm.alarm == AlarmKind::NoSpace)
-        });
+        let raised = view
+            .keyspace(keyspace)
+            .is_some_and(|keyspace| keyspace.alarms().iter().any(|alarm| alarm.alarm == AlarmKind::NoSpace));
         if raised {
             return;
         }
-        tracing::error!(size = self.size().total, quota = self.0.options.quota_bytes, "space quota exceeded; raising alarm NOSPACE");
+        tracing::error!(
+            size = self.size().total,
+            quota = self.0.options.quota_bytes,
+            "space quota exceeded; raising alarm NOSPACE"
+        );
         let alarm = AlarmRequest {
             action: AlarmAction::Activate,
             member: self.0.identity.member_id,
@@ -353,7 +360,9 @@ impl Engine {
         let store = self.0.store.clone();
         let hashed = tokio::task::spawn_blocking(move || {
             let mut crc = 0;
-            let mut add = |key: &[u8], value: &[u8]| crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, key), value);
+            let mut add = |key: &[u8], value: &[u8]| {
+                crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, key), value)
+            };
             let mut row_bytes = Vec::new();
             store.for_each_meta(&mut add)?;
             store.load(
@@ -377,7 +386,12 @@ impl Engine {
     }
 
     /// etcd's HashKV of one keyspace at `revision` (0: the view's).
-    pub(crate) async fn hash_kv(&self, view: View, id: KeyspaceId, revision: i64) -> Result<HashAnswer, Refusal> {
+    pub(crate) async fn hash_kv(
+        &self,
+        view: View,
+        id: KeyspaceId,
+        revision: i64,
+    ) -> Result<HashAnswer, Refusal> {
         let rows = StoreRows::new(self.0.store.clone());
         let hashed = tokio::task::spawn_blocking(move || {
             let keyspace = view.keyspace(id).ok_or(ReadError::Refused(Refusal::PermissionDenied))?;

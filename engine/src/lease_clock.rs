@@ -41,11 +41,7 @@ pub(crate) struct Remaining {
 
 impl LeaseClock {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            clock,
-            renewed: AtomicU64::new(0),
-        }
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), clock, renewed: AtomicU64::new(0) }
     }
 
     fn shard(&self, lease: LeaseId) -> &Shard {
@@ -105,9 +101,9 @@ impl LeaseClock {
     }
 
     /// The proposal to remove these was not made: they will be taken again.
-    pub(crate) fn release(&self, leases: &[(KeyspaceId, LeaseId)]) {
-        for (keyspace, lease) in leases {
-            if let Some(timer) = self.shard(*lease).lock().get_mut(&(*keyspace, *lease)) {
+    pub(crate) fn release(&self, keyspace: KeyspaceId, leases: &[LeaseId]) {
+        for lease in leases {
+            if let Some(timer) = self.shard(*lease).lock().get_mut(&(keyspace, *lease)) {
                 timer.ending = false;
             }
         }
@@ -202,7 +198,7 @@ mod tests {
         assert_eq!(clock.take_expired(10).len(), 1);
         assert_eq!(clock.keep_alive(KEYSPACE, LEASE), None, "and after");
         assert!(clock.take_expired(10).is_empty(), "marked once only");
-        clock.release(&[(KEYSPACE, LEASE)]);
+        clock.release(KEYSPACE, &[LEASE]);
         assert_eq!(clock.take_expired(10).len(), 1, "released, it is taken again");
     }
 }

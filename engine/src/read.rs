@@ -97,13 +97,15 @@ pub(crate) async fn range(engine: &Engine, view: &View, id: KeyspaceId, request:
     let inline = matches!(request.range, KeyRange::Single(_))
         || keyspace.key_count() <= INLINE_KEYS
         || !keyspace.has_more_entries_than(&request.range, INLINE_KEYS as usize);
-    let read = move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.range(&request, rows).map(Answer::Range);
+    let read =
+        move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.range(&request, rows).map(Answer::Range);
     answer(engine, view, id, keyspace, inline, read).await
 }
 
 async fn read_txn(engine: &Engine, view: &View, id: KeyspaceId, txn: Txn<Sealed>) -> Answered {
     let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
-    let read = move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.txn_read(&txn, rows).map(Answer::Txn);
+    let read =
+        move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.txn_read(&txn, rows).map(Answer::Txn);
     answer(engine, view, id, keyspace, true, read).await
 }
 

@@ -23,13 +23,16 @@ pub(crate) fn recover(options: &EngineOptions, compile: &dyn Compile) -> Result<
     let mut log = RaftLog::open(&directory.log(), LogOptions::default(), &mut report)?;
     let identity = identity(options, &mut log)?;
     let store = Arc::new(Store::open(&directory.store(), STORE_CACHE, &mut report)?);
-    log.covers(store.applied())?;
     for finding in &report.findings {
         tracing::warn!(file = %finding.file.display(), offset = finding.offset, what = %finding.what, "found at start");
     }
 
     let (loader, applied) = load(options, &store)?;
-    let (state, leftovers) = loader.finish(compile).map_err(|error| OpenError::Inconsistent(error.to_string()))?;
+    // Only a store that was read whole can be believed about how far it is.
+    log.covers(applied)?;
+    raise_commit(&mut log, applied)?;
+    let (state, leftovers) =
+        loader.finish(compile).map_err(|error| OpenError::Inconsistent(error.to_string()))?;
     if !leftovers.is_empty() {
         let changes: Vec<Change> = leftovers.into_iter().map(crate::consensus::stored).collect();
         store.commit(&changes, applied)?;
@@ -55,6 +58,18 @@ fn identity(options: &EngineOptions, log: &mut RaftLog) -> Result<Identity, Open
     log.put_conf_state(&ConfState { voters: vec![configured.member_id], ..ConfState::default() })?;
     log.put_meta(IDENTITY_KEY, &bytes)?;
     Ok(configured)
+}
+
+/// What the store has applied was committed, though the log may have been written last before that
+/// was known.
+fn raise_commit(log: &mut RaftLog, applied: Applied) -> Result<(), OpenError> {
+    let mut hard_state =
+        log.initial_state().map_err(|error| OpenError::Inconsistent(error.to_string()))?.hard_state;
+    if hard_state.commit < applied.index {
+        hard_state.commit = applied.index;
+        log.append(&[], Some(&hard_state), false)?;
+    }
+    Ok(())
 }
 
 fn load(options: &EngineOptions, store: &Store) -> Result<(Loader, Applied), OpenError> {

@@ -28,7 +28,8 @@ pub(crate) fn row_key(key: storage::RowKey) -> RowKey {
 
 impl RowSource for StoreRows {
     fn row(&self, key: RowKey) -> Result<Row, RowError> {
-        let found = self.store.get_row(stored_key(key)).map_err(|error| RowError::Corrupt(error.to_string()))?;
+        let found =
+            self.store.get_row(stored_key(key)).map_err(|error| RowError::Corrupt(error.to_string()))?;
         let bytes = found.ok_or(RowError::Missing(key))?;
         Row::decode(bytes).map_err(|error| RowError::Corrupt(error.to_string()))
     }

@@ -2,9 +2,7 @@
 
 mod support;
 
-use keygate_core::{
-    Answer, Compact, KeyRange, LeaseId, Operation, Permit, Refusal, Sealed, WatchCreate,
-};
+use keygate_core::{Answer, Compact, KeyRange, LeaseId, Operation, Permit, Refusal, Sealed, WatchCreate};
 use keygate_engine::{EngineOptions, WatchUpdate};
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,10 +194,8 @@ async fn writes_beyond_the_space_quota_raise_the_alarm_and_deletes_go_on() {
     let engine = keygate_engine::Engine::open(tight, Arc::new(RootOnly)).unwrap();
     let port = engine.port();
     assert_eq!(write(&port, put("key", "x")).await.unwrap_err(), Refusal::NoSpace);
-    let delete = Operation::DeleteRange(keygate_core::DeleteRange {
-        range: KeyRange::everything(),
-        prev_kv: false,
-    });
+    let delete =
+        Operation::DeleteRange(keygate_core::DeleteRange { range: KeyRange::everything(), prev_kv: false });
     write(&port, delete).await.unwrap();
     let status = read(&port, Operation::Status).await.unwrap();
     let Answer::Status(status) = status.answer else { panic!("status") };

@@ -15,7 +15,7 @@ use crate::storage::{Applied, RaftLog, StorageError, Store};
 use crate::view::{Board, Position, View};
 use crate::watch::EventBatch;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use keygate_core::{Compile, Refusal, Reply};
+use keygate_core::{Compile, Operation, Refusal, Reply};
 use raft::eraftpb::Entry;
 use raft::{RawNode, StateRole};
 use std::collections::VecDeque;
@@ -185,8 +185,7 @@ impl Driver {
         let wait = if self.pruning {
             std::time::Duration::ZERO
         } else {
-            (self.last_tick + self.seams.options.heartbeat)
-                .saturating_duration_since(self.seams.clock.now())
+            (self.last_tick + self.seams.options.heartbeat).saturating_duration_since(self.seams.clock.now())
         };
         let mut next = match self.requests.recv_timeout(wait) {
             Ok(request) => Some(request),
@@ -264,6 +263,9 @@ impl Driver {
             Err(error) => {
                 tracing::warn!(%error, "a proposal was dropped");
                 self.seams.counters.proposals_failed.fetch_add(1, Ordering::Relaxed);
+                if let Operation::LeaseExpire(leases) = &command.operation {
+                    self.seams.leases.release(command.keyspace, leases);
+                }
                 if let Some((port, asker)) = from {
                     self.outgoing[port.0].push((asker, Err(Refusal::NoLeader)));
                 }
@@ -319,7 +321,13 @@ impl Driver {
             let Some(command) = command else { continue };
             let applied = self
                 .state
-                .apply(command, &rows, self.seams.compile.as_ref(), self.seams.options.min_lease_ttl, &mut self.effects)
+                .apply(
+                    command,
+                    &rows,
+                    self.seams.compile.as_ref(),
+                    self.seams.options.min_lease_ttl,
+                    &mut self.effects,
+                )
                 .map_err(|error| StorageError::Fatal {
                     path: self.seams.options.data_dir.clone(),
                     what: format!("log entry {} cannot be applied: {error}", entry.index),
@@ -439,8 +447,9 @@ impl Driver {
 
     fn answer_flush_waiters(&mut self) {
         let flushed = self.flushed;
-        let (ready, waiting) =
-            std::mem::take(&mut self.waiting_for_flush).into_iter().partition(|(number, _)| *number <= flushed);
+        let (ready, waiting) = std::mem::take(&mut self.waiting_for_flush)
+            .into_iter()
+            .partition(|(number, _)| *number <= flushed);
         self.waiting_for_flush = waiting;
         for (_, waiter) in ready {
             // Nobody waits for an answer any more if this fails.
@@ -478,10 +487,13 @@ impl Driver {
     }
 
     /// Everything applied reaches the store, the log says that it was closed.
-    fn stop_cleanly(&mut self) {
+    fn stop_cleanly(mut self) {
         self.hand_to_flusher();
         if let Err(error) = self.flusher.finish() {
             tracing::error!(%error, "the store was not written at stop; the log will be replayed at start");
+        }
+        if let Err(error) = self.node.raft.r.raft_log.store.close() {
+            tracing::error!(%error, "the log was not closed; the next start verifies it as after a crash");
         }
     }
 

@@ -114,7 +114,9 @@ impl Flusher {
 fn change_bytes(change: &mvcc::Change) -> u64 {
     const OVERHEAD: usize = 96;
     let bytes = match change {
-        mvcc::Change::PutRow(_, row) => row.kv.key.len() + row.kv.value.as_ref().map_or(0, |value| value.len()),
+        mvcc::Change::PutRow(_, row) => {
+            row.kv.key.len() + row.kv.value.as_ref().map_or(0, |value| value.len())
+        }
         mvcc::Change::DeleteRow(_) => 0,
         mvcc::Change::PutMeta(key, value) => key.len() + value.len(),
         mvcc::Change::DeleteMeta(key) => key.len(),
@@ -223,7 +225,9 @@ impl Gathered {
 
 pub(crate) fn stored(change: mvcc::Change) -> storage::Change {
     match change {
-        mvcc::Change::PutRow(key, row) => storage::Change::PutRow { key: stored_key(key), value: row.encode() },
+        mvcc::Change::PutRow(key, row) => {
+            storage::Change::PutRow { key: stored_key(key), value: row.encode() }
+        }
         mvcc::Change::DeleteRow(key) => storage::Change::DeleteRow { key: stored_key(key) },
         mvcc::Change::PutMeta(key, value) => storage::Change::PutMeta { key, value },
         mvcc::Change::DeleteMeta(key) => storage::Change::DeleteMeta { key },

@@ -63,7 +63,10 @@ impl Driver {
             by_keyspace.entry(keyspace).or_default().push(lease);
         }
         for (keyspace, leases) in by_keyspace {
-            self.seams.counters.leases_expired.fetch_add(leases.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            self.seams
+                .counters
+                .leases_expired
+                .fetch_add(leases.len() as u64, std::sync::atomic::Ordering::Relaxed);
             let operation = Operation::LeaseExpire(leases);
             propose(InternalReason::LeaseExpiry, keyspace, operation, due);
         }
@@ -88,7 +91,8 @@ impl Driver {
     fn compact_by_age(&mut self, now: Instant, period: Duration, due: &mut Vec<Proposal>) {
         if now >= self.housekeeping.next_sample {
             // etcd's pace: ten samples a period, one each six minutes for periods over an hour.
-            self.housekeeping.next_sample = now + (period / 10).min(HOUR / 10).max(Duration::from_millis(100));
+            self.housekeeping.next_sample =
+                now + (period / 10).min(HOUR / 10).max(Duration::from_millis(100));
             let revisions = self.revisions();
             self.housekeeping.samples.push_back((now, revisions));
         }

@@ -37,7 +37,8 @@ impl Proposal {
             Subject::Caller(name) => name.map(|name| name.to_string()),
             Subject::Internal(reason) => Some(format!("internal/{reason:?}")),
         };
-        let stored = parts.operation.try_map_values(&mut |_, value| Ok::<_, Infallible>(StoredValue::from(value)));
+        let stored =
+            parts.operation.try_map_values(&mut |_, value| Ok::<_, Infallible>(StoredValue::from(value)));
         let Ok(operation) = stored;
         let command = Command {
             keyspace: parts.keyspace,
@@ -68,4 +69,3 @@ pub(crate) enum Request {
     StoreFailed(String),
     Stop,
 }
-

@@ -217,6 +217,11 @@ impl Store {
         Ok(head.applied)
     }
 
+    /// Closes the file, so that another may open it. Whoever still reads is told that the store is closed.
+    pub fn close(&self) {
+        self.database.write().take();
+    }
+
     /// Bytes of the file.
     pub fn file_size(&self) -> Result<u64, StorageError> {
         Ok(self.path.metadata().map_err(|e| StorageError::io(&self.path, "examine", e))?.len())

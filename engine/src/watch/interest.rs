@@ -100,9 +100,10 @@ impl Spans {
         }
         let middle = low + (high - low) / 2;
         let children = [self.find_furthest(low, middle), self.find_furthest(middle + 1, high)];
-        let furthest = children.into_iter().flatten().fold(middle, |best, other| {
-            if self.ends_after(other, best) { other } else { best }
-        });
+        let furthest = children
+            .into_iter()
+            .flatten()
+            .fold(middle, |best, other| if self.ends_after(other, best) { other } else { best });
         self.ranges[middle].furthest = furthest;
         Some(furthest)
     }

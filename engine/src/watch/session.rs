@@ -21,13 +21,28 @@ const CATCH_UP_EVENTS: usize = 1_000;
 /// The next thing that a stream's client should be told.
 #[derive(Debug)]
 pub enum WatchUpdate {
-    Events { watch_id: i64, revision: i64, events: Vec<Event<Sealed>>, fragment_ok: bool },
+    Events {
+        watch_id: i64,
+        revision: i64,
+        events: Vec<Event<Sealed>>,
+        fragment_ok: bool,
+    },
     /// `watch_id` -1 answers a request for progress; else it is periodic.
-    Progress { watch_id: i64, revision: i64 },
+    Progress {
+        watch_id: i64,
+        revision: i64,
+    },
     /// The watch wanted history that is gone. It has ended.
-    Compacted { watch_id: i64, compact_revision: i64 },
+    Compacted {
+        watch_id: i64,
+        compact_revision: i64,
+    },
     /// Policy no longer allows the watch. It has ended.
-    Denied { watch_id: i64, refusal: Refusal, revision: i64 },
+    Denied {
+        watch_id: i64,
+        refusal: Refusal,
+        revision: i64,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -270,11 +285,10 @@ impl WatchSession {
 
     fn behind(&self) -> Option<Slot> {
         let mut registry = self.registry.lock();
-        self.watches.values().copied().find(|slot| {
-            registry.get_mut(*slot).is_some_and(|watcher| {
-                watcher.pace == Pace::Behind
-            })
-        })
+        self.watches
+            .values()
+            .copied()
+            .find(|slot| registry.get_mut(*slot).is_some_and(|watcher| watcher.pace == Pace::Behind))
     }
 
     /// One step through history for one watcher. None: it is live again, or there was nothing for it
@@ -384,9 +398,9 @@ impl WatchSession {
         let seen = registry.seen(self.keyspace);
         let revision = if self.watches.is_empty() { self.current_revision() } else { seen };
         let all_synced = self.watches.values().all(|slot| {
-            registry
-                .get_mut(*slot)
-                .is_none_or(|watcher| watcher.pace == Pace::Live && watcher.request.start_revision <= revision)
+            registry.get_mut(*slot).is_none_or(|watcher| {
+                watcher.pace == Pace::Live && watcher.request.start_revision <= revision
+            })
         });
         all_synced.then_some(revision)
     }
@@ -447,12 +461,7 @@ struct Step {
 }
 
 /// A piece of history as a watcher wants it: with previous values where it asked for them.
-fn history(
-    keyspace: &Keyspace,
-    step: &Step,
-    upto: i64,
-    rows: &dyn RowSource,
-) -> Result<Changes, ReadError> {
+fn history(keyspace: &Keyspace, step: &Step, upto: i64, rows: &dyn RowSource) -> Result<Changes, ReadError> {
     let mut found = keyspace.changes(step.from, upto, &step.range, rows, CATCH_UP_EVENTS)?;
     if step.prev_kv {
         for event in found.events.iter_mut().filter(|event| event.prev_in_store) {

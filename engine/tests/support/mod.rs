@@ -2,15 +2,16 @@
 
 use bytes::Bytes;
 use keygate_core::{
-    Access, Answer, AuthTables, Caller, Compile, Decision, Fence, KeyAction, KeyRange, KeyspaceId, LeaseGrant,
-    LeaseId, Operation, Permit, Plaintext, Policy, Put, PutLease, PutValue, Range, Refusal, Reply, Sealed,
+    Access, Answer, AuthTables, Caller, Compile, Decision, Fence, KeyAction, KeyRange, KeyspaceId,
+    LeaseGrant, LeaseId, Operation, Permit, Plaintext, Policy, Put, PutLease, PutValue, Range, Refusal,
+    Reply, Sealed,
 };
 use keygate_engine::{Engine, EngineOptions, Port};
 use std::path::Path;
 use std::sync::Arc;
 
 /// A policy for tests of the engine: root may do everything, anybody else nothing.
-pub struct RootOnly;
+pub(crate) struct RootOnly;
 
 struct RootOnlyPolicy {
     enabled: bool,
@@ -50,46 +51,41 @@ impl Compile for RootOnly {
     }
 }
 
-pub fn options(directory: &Path) -> EngineOptions {
-    EngineOptions { data_dir: directory.to_owned(), ..EngineOptions::default() }
+pub(crate) fn options(directory: &Path) -> EngineOptions {
+    EngineOptions { data_dir: directory.join("data"), ..EngineOptions::default() }
 }
 
-pub fn open(directory: &Path) -> Engine {
+pub(crate) fn open(directory: &Path) -> Engine {
     Engine::open(options(directory), Arc::new(RootOnly)).expect("the engine opens")
 }
 
-pub fn nobody() -> Caller {
+pub(crate) fn nobody() -> Caller {
     Caller::Anonymous { keyspace: KeyspaceId::DEFAULT }
 }
 
-pub fn permit(port: &Port, operation: Operation<Plaintext>) -> Result<Permit<Sealed>, Refusal> {
+pub(crate) fn permit(port: &Port, operation: Operation<Plaintext>) -> Result<Permit<Sealed>, Refusal> {
     let view = port.view();
     let keyspace = view.keyspace(KeyspaceId::DEFAULT).expect("the default keyspace");
-    let permit = Permit::obtain(
-        keyspace.policy().as_ref(),
-        keyspace,
-        keyspace.auth().revision,
-        &nobody(),
-        operation,
-    )?;
+    let permit =
+        Permit::obtain(keyspace.policy().as_ref(), keyspace, keyspace.auth().revision, &nobody(), operation)?;
     permit.try_map_values(&mut |_, value| Ok(Sealed::stored_in_clear(value)))
 }
 
-pub async fn write(port: &Port, operation: Operation<Plaintext>) -> Result<Reply<Sealed>, Refusal> {
+pub(crate) async fn write(port: &Port, operation: Operation<Plaintext>) -> Result<Reply<Sealed>, Refusal> {
     let permit = permit(port, operation)?;
     port.propose(permit).await
 }
 
-pub async fn read(port: &Port, operation: Operation<Plaintext>) -> Result<Reply<Sealed>, Refusal> {
+pub(crate) async fn read(port: &Port, operation: Operation<Plaintext>) -> Result<Reply<Sealed>, Refusal> {
     let permit = permit(port, operation)?;
     port.read(&port.view(), permit).await
 }
 
-pub fn put(key: &str, value: &str) -> Operation<Plaintext> {
+pub(crate) fn put(key: &str, value: &str) -> Operation<Plaintext> {
     put_with_lease(key, value, LeaseId::NONE)
 }
 
-pub fn put_with_lease(key: &str, value: &str, lease: LeaseId) -> Operation<Plaintext> {
+pub(crate) fn put_with_lease(key: &str, value: &str, lease: LeaseId) -> Operation<Plaintext> {
     Operation::Put(Put {
         key: Bytes::copy_from_slice(key.as_bytes()),
         value: PutValue::Set(Plaintext::new(Bytes::copy_from_slice(value.as_bytes()))),
@@ -98,12 +94,12 @@ pub fn put_with_lease(key: &str, value: &str, lease: LeaseId) -> Operation<Plain
     })
 }
 
-pub fn grant(id: i64, ttl: i64) -> Operation<Plaintext> {
+pub(crate) fn grant(id: i64, ttl: i64) -> Operation<Plaintext> {
     Operation::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl })
 }
 
 /// The value of a key at a revision (0: now).
-pub async fn value_at(port: &Port, key: &str, revision: i64) -> Result<Option<String>, Refusal> {
+pub(crate) async fn value_at(port: &Port, key: &str, revision: i64) -> Result<Option<String>, Refusal> {
     let mut range = Range::of(KeyRange::Single(Bytes::copy_from_slice(key.as_bytes())));
     range.revision = revision;
     let reply = read(port, Operation::Range(range)).await?;

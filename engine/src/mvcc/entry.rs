@@ -1,0 +1,372 @@
+//! All that memory knows of one key: its current version with the value, and where its older versions are.
+//!
+//! There is one [`Entry`] for each key, so its size is what a million keys cost: a test holds it small.
+
+use super::revision::Revision;
+use keygate_core::{LeaseId, Sealed};
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Detached from the request that brought it. Sixteen bytes in the index where `Bytes` takes thirty-two.
+pub(super) type Key = Arc<[u8]>;
+
+/// One version of a key without its value. `version` 0 is a tombstone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Version {
+    pub(super) create: i64,
+    pub(super) main: i64,
+    pub(super) version: i64,
+    pub(super) sub: u32,
+}
+
+impl Version {
+    pub(super) fn revision(&self) -> Revision {
+        Revision { main: self.main, sub: self.sub }
+    }
+
+    pub(super) fn is_tombstone(&self) -> bool {
+        self.version == 0
+    }
+}
+
+/// The current value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Held {
+    Here(Sealed),
+    /// Only in the store; its length.
+    Stored(u32),
+    /// The key is deleted.
+    Nothing,
+}
+
+impl Held {
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Here(value) => value.len() as u64,
+            Self::Stored(length) => u64::from(*length),
+            Self::Nothing => 0,
+        }
+    }
+
+    pub(super) fn in_memory(&self) -> u64 {
+        match self {
+            Self::Here(value) => value.len() as u64,
+            Self::Stored(_) | Self::Nothing => 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    create: i64,
+    main: i64,
+    version: i64,
+    sub: u32,
+    /// Read since the eviction's hand last passed. Not part of the state that members share.
+    touched: AtomicBool,
+    pub(super) held: Held,
+    /// What most keys do not have: a lease, older versions.
+    more: Option<Box<More>>,
+}
+
+#[derive(Clone, Debug)]
+struct More {
+    lease: LeaseId,
+    past: Past,
+}
+
+/// Older versions, ascending. Most keys have few, and a hot one may have 100,000: appending to it must not copy them
+/// though a snapshot shares them.
+#[derive(Clone, Debug)]
+enum Past {
+    Few(Vec<Version>),
+    Many(imbl::Vector<Version>),
+}
+
+const FEW: usize = 24;
+
+impl Clone for Entry {
+    fn clone(&self) -> Self {
+        Self {
+            create: self.create,
+            main: self.main,
+            version: self.version,
+            sub: self.sub,
+            touched: AtomicBool::new(self.touched.load(Ordering::Relaxed)),
+            held: self.held.clone(),
+            more: self.more.clone(),
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn new(version: Version, lease: LeaseId, held: Held) -> Self {
+        let more = (lease != LeaseId::NONE).then(|| Box::new(More { lease, past: Past::Few(Vec::new()) }));
+        Self {
+            create: version.create,
+            main: version.main,
+            version: version.version,
+            sub: version.sub,
+            touched: AtomicBool::new(true),
+            held,
+            more,
+        }
+    }
+
+    pub(super) fn current(&self) -> Version {
+        Version { create: self.create, main: self.main, version: self.version, sub: self.sub }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.version != 0
+    }
+
+    pub(super) fn lease(&self) -> LeaseId {
+        self.more.as_ref().map_or(LeaseId::NONE, |more| more.lease)
+    }
+
+    /// The version that a reader of revision `main` sees: none before the key's creation and after its deletion.
+    pub(super) fn at(&self, main: i64) -> Option<Version> {
+        let version = if self.main <= main { self.current() } else { self.last_past(|v| v.main <= main)? };
+        (!version.is_tombstone()).then_some(version)
+    }
+
+    /// The version right before the one that was written at `revision`, tombstones included.
+    pub(super) fn before(&self, revision: Revision) -> Option<Version> {
+        let current = self.current();
+        if current.revision() < revision {
+            return Some(current);
+        }
+        self.last_past(|v| v.revision() < revision)
+    }
+
+    pub(super) fn past_len(&self) -> usize {
+        self.more.as_ref().map_or(0, |more| more.past.len())
+    }
+
+    /// Makes `next` the current version. Returns what was current.
+    pub(super) fn supersede(slot: &mut Arc<Self>, next: Version, lease: LeaseId, held: Held) -> Held {
+        if let Some(entry) = Arc::get_mut(slot) {
+            let old = entry.current();
+            entry.more_mut(lease).past.push(old);
+            (entry.create, entry.main, entry.version, entry.sub) =
+                (next.create, next.main, next.version, next.sub);
+            *entry.touched.get_mut() = true;
+            return mem::replace(&mut entry.held, held);
+        }
+        // A snapshot shares the entry: it keeps the old one, with the old value.
+        let mut entry = Self::new(next, lease, held);
+        entry.more = slot.more.clone();
+        entry.more_mut(lease).past.push(slot.current());
+        mem::replace(slot, Arc::new(entry)).held.clone()
+    }
+
+    fn more_mut(&mut self, lease: LeaseId) -> &mut More {
+        let more = self.more.get_or_insert_with(|| Box::new(More { lease, past: Past::Few(Vec::new()) }));
+        more.lease = lease;
+        more
+    }
+
+    fn last_past(&self, holds: impl Fn(&Version) -> bool) -> Option<Version> {
+        let past = &self.more.as_ref()?.past;
+        past.get(past.partition(holds).checked_sub(1)?)
+    }
+
+    /// Drops versions that no reader of `main` or later can see, and tells their revisions.
+    /// Answers true when the whole key is gone. A second call does nothing.
+    pub(super) fn compact(slot: &mut Arc<Self>, main: i64, dropped: &mut dyn FnMut(Revision)) -> bool {
+        let current = slot.current();
+        if current.main <= main {
+            let gone = current.is_tombstone();
+            if slot.past_len() > 0 {
+                let more = Arc::make_mut(slot).more.take();
+                if let Some(more) = more {
+                    more.past.each(&mut |v| dropped(v.revision()));
+                    if more.lease != LeaseId::NONE {
+                        Arc::make_mut(slot).more_mut(more.lease);
+                    }
+                }
+            }
+            if gone {
+                dropped(current.revision());
+            }
+            return gone;
+        }
+        let Some(more) = &slot.more else { return false };
+        let seen = more.past.partition(|v| v.main <= main);
+        // The last of them is what a reader of `main` sees, unless that is a deletion.
+        let keep =
+            seen.checked_sub(1).and_then(|last| more.past.get(last)).is_some_and(|v| !v.is_tombstone());
+        let drop = if keep { seen - 1 } else { seen };
+        if drop > 0
+            && let Some(more) = &mut Arc::make_mut(slot).more
+        {
+            more.past.drop_front(drop, dropped);
+            if more.past.len() == 0 && more.lease == LeaseId::NONE {
+                Arc::make_mut(slot).more = None;
+            }
+        }
+        false
+    }
+
+    /// Would [`Self::compact`] drop anything?
+    pub(super) fn has_superseded(&self, main: i64) -> bool {
+        if self.main <= main {
+            return self.version == 0 || self.past_len() > 0;
+        }
+        self.more.as_ref().is_some_and(|more| more.past.get(0).is_some_and(|first| first.main <= main))
+    }
+
+    pub(super) fn touch(&self) {
+        // Loading first keeps the cache line shared among readers.
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Answers whether it was touched, and forgets it.
+    pub(super) fn untouch(&self) -> bool {
+        self.touched.load(Ordering::Relaxed) && self.touched.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Past {
+    fn len(&self) -> usize {
+        match self {
+            Self::Few(few) => few.len(),
+            Self::Many(many) => many.len(),
+        }
+    }
+
+    fn get(&self, at: usize) -> Option<Version> {
+        match self {
+            Self::Few(few) => few.get(at).copied(),
+            Self::Many(many) => many.get(at).copied(),
+        }
+    }
+
+    /// How many of the first versions satisfy `holds`, which must be monotonous.
+    fn partition(&self, holds: impl Fn(&Version) -> bool) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.get(middle) {
+                Some(version) if holds(&version) => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        low
+    }
+
+    fn push(&mut self, version: Version) {
+        match self {
+            Self::Few(few) if few.len() >= FEW => {
+                let mut many: imbl::Vector<Version> = few.iter().copied().collect();
+                many.push_back(version);
+                *self = Self::Many(many);
+            }
+            Self::Few(few) => {
+                // Most keys that have a past have a short one: grow without spare room at first.
+                if few.len() < 4 {
+                    few.reserve_exact(1);
+                }
+                few.push(version);
+            }
+            Self::Many(many) => many.push_back(version),
+        }
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(Version)) {
+        match self {
+            Self::Few(few) => few.iter().for_each(|version| visit(*version)),
+            Self::Many(many) => many.iter().for_each(|version| visit(*version)),
+        }
+    }
+
+    fn drop_front(&mut self, count: usize, dropped: &mut dyn FnMut(Revision)) {
+        match self {
+            Self::Few(few) => few.drain(..count).for_each(|version| dropped(version.revision())),
+            Self::Many(many) => {
+                let rest = many.split_off(count);
+                many.iter().for_each(|version| dropped(version.revision()));
+                *self =
+                    if rest.len() < FEW { Self::Few(rest.into_iter().collect()) } else { Self::Many(rest) };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use keygate_core::Plaintext;
+
+    fn version(main: i64) -> Version {
+        Version { create: 2, main, version: main - 1, sub: 0 }
+    }
+
+    fn value() -> Held {
+        Held::Here(Sealed::stored_in_clear(Plaintext::new(Bytes::from_static(b"v"))))
+    }
+
+    #[test]
+    fn an_entry_stays_small() {
+        println!(
+            "entry {} bytes, held {}, version {}",
+            size_of::<Entry>(),
+            size_of::<Held>(),
+            size_of::<Version>()
+        );
+        assert!(size_of::<Entry>() <= 80, "a million keys pay for each byte");
+        assert_eq!(size_of::<Version>(), 32);
+    }
+
+    #[test]
+    fn a_shared_entry_keeps_what_its_snapshot_saw() {
+        let mut slot = Arc::new(Entry::new(version(2), LeaseId::NONE, value()));
+        let snapshot = slot.clone();
+        let held = Entry::supersede(&mut slot, version(5), LeaseId(7), Held::Stored(9));
+        assert_eq!((held, slot.lease(), slot.held.len()), (value(), LeaseId(7), 9));
+        assert_eq!(
+            (snapshot.current(), snapshot.lease(), snapshot.past_len()),
+            (version(2), LeaseId::NONE, 0)
+        );
+        assert_eq!((slot.at(1), slot.at(4), slot.at(5)), (None, Some(version(2)), Some(version(5))));
+    }
+
+    #[test]
+    fn history_is_found_and_compacted_whatever_its_length() {
+        for length in [1, 2, FEW as i64 - 1, FEW as i64, FEW as i64 + 1, 1000] {
+            let mut slot = Arc::new(Entry::new(version(2), LeaseId(3), value()));
+            for main in 1..length {
+                Entry::supersede(&mut slot, version(2 + 2 * main), LeaseId(3), value());
+            }
+            for main in 2..2 + 2 * length {
+                assert_eq!(slot.at(main), Some(version(main / 2 * 2)), "length {length}, revision {main}");
+            }
+            assert_eq!(slot.before(Revision { main: 2, sub: 0 }), None);
+            let keep = length / 2 * 2;
+            let mut dropped = Vec::new();
+            assert!(!Entry::compact(&mut slot, keep + 1, &mut |revision| dropped.push(revision.main)));
+            assert_eq!(dropped, (2..keep).step_by(2).collect::<Vec<_>>(), "length {length}");
+            assert_eq!((slot.at(keep), slot.lease()), (Some(version(keep)).filter(|_| keep > 0), LeaseId(3)));
+            assert!(!Entry::compact(&mut slot, keep + 1, &mut |_| panic!(
+                "a second compaction does nothing"
+            )));
+        }
+    }
+
+    #[test]
+    fn a_deletion_behind_the_horizon_takes_the_key_with_it() {
+        let gone = Version { create: 0, main: 6, version: 0, sub: 0 };
+        let mut slot = Arc::new(Entry::new(version(2), LeaseId::NONE, value()));
+        Entry::supersede(&mut slot, gone, LeaseId::NONE, Held::Nothing);
+        assert_eq!((slot.at(5), slot.at(6)), (Some(version(2)), None));
+        let mut dropped = Vec::new();
+        assert!(!Entry::compact(&mut slot, 5, &mut |_| panic!("revision 5 still sees the key")));
+        assert!(Entry::compact(&mut slot, 6, &mut |revision| dropped.push(revision.main)));
+        assert_eq!(dropped, [2, 6]);
+    }
+}

@@ -1,0 +1,169 @@
+//! What the store keeps beside key rows: heads, leases, alarms, users and roles. Format: `docs/formats/state.md`.
+//!
+//! A key is u32 keyspace, u8 kind, id; all integers are big-endian. A value is a version byte and postcard.
+
+use super::effects::Change;
+use super::lease::Lease;
+use bytes::Bytes;
+use keygate_core::{AlarmKind, AlarmMember, AuthTables, KeyspaceId, LeaseId, Role, User};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+const HEAD: u8 = 1;
+const LEASE: u8 = 2;
+const ALARM: u8 = 3;
+const AUTH: u8 = 4;
+const USER: u8 = 5;
+const ROLE: u8 = 6;
+/// Kinds from here on belong to the driver.
+const FOREIGN: u8 = 128;
+
+const VERSION: u8 = 1;
+
+/// A keyspace exists when its head does, the default one always. `revision` is the one at the time of writing: rows tell
+/// a newer one, unless a compaction took them, which writes the head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct HeadRecord {
+    pub(super) revision: i64,
+    pub(super) compact_revision: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct LeaseRecord {
+    pub(super) ttl: i64,
+    pub(super) remaining: i64,
+    pub(super) generation: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct AuthRecord {
+    pub(super) enabled: bool,
+    pub(super) revision: u64,
+    pub(super) policy_version: u64,
+}
+
+/// A metadata row, read back.
+pub(super) enum Record {
+    Head(HeadRecord),
+    Lease(LeaseId, LeaseRecord),
+    Alarm(AlarmMember),
+    Auth(AuthRecord),
+    User(User),
+    Role(Role),
+    /// The driver's.
+    Foreign,
+}
+
+fn key(keyspace: KeyspaceId, kind: u8, id: &[u8]) -> Bytes {
+    [&keyspace.0.to_be_bytes()[..], &[kind], id].concat().into()
+}
+
+fn put(key: Bytes, record: &impl Serialize) -> Change {
+    let value = postcard::to_extend(record, vec![VERSION])
+        .expect("records are plain data, which postcard can always write to memory");
+    Change::PutMeta(key, value.into())
+}
+
+pub(super) fn put_head(keyspace: KeyspaceId, record: &HeadRecord) -> Change {
+    put(key(keyspace, HEAD, b""), record)
+}
+
+pub(super) fn lease_key(keyspace: KeyspaceId, id: LeaseId) -> Bytes {
+    key(keyspace, LEASE, &id.0.to_be_bytes())
+}
+
+pub(super) fn put_lease(keyspace: KeyspaceId, id: LeaseId, lease: &Lease) -> Change {
+    let record = LeaseRecord { ttl: lease.ttl, remaining: lease.remaining, generation: lease.generation };
+    put(lease_key(keyspace, id), &record)
+}
+
+pub(super) fn alarm_key(keyspace: KeyspaceId, alarm: &AlarmMember) -> Bytes {
+    let kind = match alarm.alarm {
+        AlarmKind::None => 0,
+        AlarmKind::NoSpace => 1,
+        AlarmKind::Corrupt => 2,
+    };
+    key(keyspace, ALARM, &[&alarm.member.to_be_bytes()[..], &[kind]].concat())
+}
+
+pub(super) fn put_alarm(keyspace: KeyspaceId, alarm: &AlarmMember) -> Change {
+    put(alarm_key(keyspace, alarm), &())
+}
+
+pub(super) fn put_auth(keyspace: KeyspaceId, auth: &AuthTables) -> Change {
+    let record =
+        AuthRecord { enabled: auth.enabled, revision: auth.revision, policy_version: auth.policy_version };
+    put(key(keyspace, AUTH, b""), &record)
+}
+
+pub(super) fn user_key(keyspace: KeyspaceId, name: &str) -> Bytes {
+    key(keyspace, USER, name.as_bytes())
+}
+
+pub(super) fn put_user(keyspace: KeyspaceId, user: &User) -> Change {
+    put(user_key(keyspace, &user.name), user)
+}
+
+pub(super) fn role_key(keyspace: KeyspaceId, name: &str) -> Bytes {
+    key(keyspace, ROLE, name.as_bytes())
+}
+
+pub(super) fn put_role(keyspace: KeyspaceId, role: &Role) -> Change {
+    put(role_key(keyspace, &role.name), role)
+}
+
+/// Reads a row back, or says what is wrong with it.
+pub(super) fn read(key: &[u8], value: &[u8]) -> Result<(KeyspaceId, Record), &'static str> {
+    let (keyspace, rest) = key.split_first_chunk::<4>().ok_or("key is cut short")?;
+    let keyspace = KeyspaceId(u32::from_be_bytes(*keyspace));
+    let (kind, id) = rest.split_first().ok_or("key is cut short")?;
+    if *kind >= FOREIGN {
+        return Ok((keyspace, Record::Foreign));
+    }
+    let record = match *kind {
+        HEAD if id.is_empty() => Record::Head(decode(value)?),
+        LEASE => {
+            let id = <[u8; 8]>::try_from(id).map_err(|_| "id has the wrong length")?;
+            Record::Lease(LeaseId(i64::from_be_bytes(id)), decode(value)?)
+        }
+        ALARM => {
+            let (member, kind) = id.split_first_chunk::<8>().ok_or("id has the wrong length")?;
+            let alarm = match kind {
+                [1] => AlarmKind::NoSpace,
+                [2] => AlarmKind::Corrupt,
+                _ => return Err("unknown alarm"),
+            };
+            decode::<()>(value)?;
+            Record::Alarm(AlarmMember { member: u64::from_be_bytes(*member), alarm })
+        }
+        AUTH if id.is_empty() => Record::Auth(decode(value)?),
+        USER => {
+            let user: User = decode(value)?;
+            if user.name.as_bytes() != id {
+                return Err("a user stands under another name");
+            }
+            Record::User(user)
+        }
+        ROLE => {
+            let role: Role = decode(value)?;
+            if role.name.as_bytes() != id {
+                return Err("a role stands under another name");
+            }
+            Record::Role(role)
+        }
+        _ => return Err("unknown kind"),
+    };
+    Ok((keyspace, record))
+}
+
+fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, &'static str> {
+    let (version, rest) = value.split_first().ok_or("value is empty")?;
+    if *version != VERSION {
+        return Err("value has a version that this program does not know");
+    }
+    match postcard::take_from_bytes(rest) {
+        Ok((record, [])) => Ok(record),
+        Ok(_) => Err("bytes behind the end of the value"),
+        Err(_) => Err("value cannot be read"),
+    }
+}

@@ -1,0 +1,263 @@
+//! The whole state and the one way to change it.
+
+use super::command::Command;
+use super::compact::Pruning;
+use super::effects::Effects;
+use super::evict::Hand;
+use super::keyspace::Keyspace;
+use super::meta;
+use super::read::ReadError;
+use super::row::{RowError, RowSource};
+use super::value::StoredValue;
+use super::write::Writing;
+use keygate_core::{Answer, Compile, Fence, KeyspaceId, LeaseFence, LeaseKeys, Operation, Refusal, Sealed};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// A clone costs little and is a snapshot: later changes do not touch it.
+#[derive(Clone)]
+pub struct State {
+    pub(super) keyspaces: imbl::OrdMap<KeyspaceId, Arc<Keyspace>>,
+    /// Number of the newest sealed batch.
+    pub(super) batch: u64,
+    pub(super) pruning: Pruning,
+    pub(super) hand: Hand,
+}
+
+/// What came of one command.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Applied {
+    /// A refused command has changed nothing.
+    pub outcome: Result<Answer<Sealed>, Refusal>,
+    /// The keyspace's revision behind the command.
+    pub revision: i64,
+}
+
+/// Applying cannot go on, and must not: this member's data is not what it should be.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum ApplyError {
+    #[error("a row that a command needs cannot be read: {0}")]
+    Row(#[from] RowError),
+    #[error("damaged data: {0}")]
+    Corrupt(String),
+}
+
+/// Why an operation ends early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Refused(Refusal),
+    Fatal(ApplyError),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<RowError> for Stop {
+    fn from(error: RowError) -> Self {
+        Self::Fatal(error.into())
+    }
+}
+
+impl From<ReadError> for Stop {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Refused(refusal) => Self::Refused(refusal),
+            ReadError::NeedsStore => Self::Fatal(ApplyError::Row(RowError::NeedsStore)),
+            ReadError::Outdated => {
+                Self::Fatal(ApplyError::Corrupt("a row of the newest state is gone".to_owned()))
+            }
+            ReadError::Corrupt(text) => Self::Fatal(ApplyError::Corrupt(text)),
+        }
+    }
+}
+
+impl State {
+    /// What a member has before its first command: the default keyspace, empty.
+    pub fn new(compile: &dyn Compile) -> Self {
+        let default = Keyspace::compiled(KeyspaceId::DEFAULT, compile);
+        Self::from_keyspaces(std::iter::once(default).collect())
+    }
+
+    pub(super) fn from_keyspaces(keyspaces: Vec<Keyspace>) -> Self {
+        Self {
+            keyspaces: keyspaces.into_iter().map(|keyspace| (keyspace.id, Arc::new(keyspace))).collect(),
+            batch: 0,
+            pruning: Pruning::default(),
+            hand: Hand::default(),
+        }
+    }
+
+    pub fn keyspace(&self, id: KeyspaceId) -> Option<&Keyspace> {
+        self.keyspaces.get(&id).map(AsRef::as_ref)
+    }
+
+    /// Ascending by id.
+    pub fn keyspaces(&self) -> impl Iterator<Item = &Keyspace> {
+        self.keyspaces.values().map(AsRef::as_ref)
+    }
+
+    /// Makes an empty keyspace. One that exists stays as it is.
+    pub fn create_keyspace(&mut self, id: KeyspaceId, compile: &dyn Compile, effects: &mut Effects) {
+        if self.keyspaces.contains_key(&id) {
+            return;
+        }
+        let keyspace = Keyspace::compiled(id, compile);
+        effects.changes.push(meta::put_head(id, &keyspace.head()));
+        self.keyspaces.insert(id, Arc::new(keyspace));
+    }
+
+    /// Applies the next command of the log.
+    ///
+    /// `rows` must be able to read the store. `min_lease_ttl` in seconds must be the same on every member. An error is
+    /// fatal: the state may hold half a command and must not be used any more.
+    pub fn apply(
+        &mut self,
+        command: Command,
+        rows: &dyn RowSource,
+        compile: &dyn Compile,
+        min_lease_ttl: i64,
+        effects: &mut Effects,
+    ) -> Result<Applied, ApplyError> {
+        let Some(slot) = self.keyspaces.get_mut(&command.keyspace) else {
+            return Ok(Applied {
+                outcome: Err(Refusal::Internal { cause: "no such keyspace" }),
+                revision: 0,
+            });
+        };
+        let keyspace = Arc::make_mut(slot);
+        let outcome = keyspace
+            .check_fences(command.fence, &command.leases)
+            .and_then(|()| keyspace.check_alarms(&command.operation))
+            .map_err(Stop::Refused)
+            .and_then(|()| keyspace.execute(&command.operation, rows, compile, min_lease_ttl, effects));
+        let outcome = match outcome {
+            Ok(answer) => {
+                if matches!(command.operation, Operation::Compact(_)) {
+                    self.pruning.start(keyspace.id);
+                }
+                Ok(answer)
+            }
+            Err(Stop::Refused(refusal)) => Err(refusal),
+            Err(Stop::Fatal(error)) => return Err(error),
+        };
+        Ok(Applied { outcome, revision: keyspace.revision })
+    }
+
+    /// Ends a batch of commands: its rows are kept, immutable, until [`Self::flushed`] names the number that is
+    /// answered here. The same number again means that nothing was written since.
+    pub fn seal_batch(&mut self) -> u64 {
+        let next = self.batch + 1;
+        let unsealed: Vec<KeyspaceId> =
+            self.keyspaces.values().filter(|k| k.pending.has_open()).map(|k| k.id).collect();
+        for id in unsealed {
+            if let Some(slot) = self.keyspaces.get_mut(&id) {
+                Arc::make_mut(slot).pending.seal(next);
+                self.batch = next;
+            }
+        }
+        self.batch
+    }
+
+    /// The store durably holds the changes of all batches up to `through`.
+    pub fn flushed(&mut self, through: u64) {
+        let waiting: Vec<KeyspaceId> = self
+            .keyspaces
+            .values()
+            .filter(|k| k.pending.oldest().is_some_and(|batch| batch <= through))
+            .map(|k| k.id)
+            .collect();
+        for id in waiting {
+            if let Some(slot) = self.keyspaces.get_mut(&id) {
+                let keyspace = Arc::make_mut(slot);
+                if let Some(revision) = keyspace.pending.flushed(through) {
+                    keyspace.flushed = revision;
+                }
+            }
+        }
+    }
+
+    /// Bytes, estimated: index, current values, rows that are not flushed. Values that only snapshots hold are not in it.
+    pub fn memory_used(&self) -> u64 {
+        self.keyspaces.values().map(|keyspace| keyspace.memory_used()).sum()
+    }
+}
+
+impl Keyspace {
+    /// Is what the permit depended on still so?
+    fn check_fences(&self, fence: Option<Fence>, leases: &[LeaseFence]) -> Result<(), Refusal> {
+        if fence.is_some_and(|fence| fence != self.policy.fence()) {
+            return Err(Refusal::StalePermit);
+        }
+        let moved = |fence: &LeaseFence| self.attached(fence.lease, &mut |_| false) != fence.generation;
+        if leases.iter().any(moved) { Err(Refusal::StalePermit) } else { Ok(()) }
+    }
+
+    fn execute(
+        &mut self,
+        operation: &Operation<StoredValue>,
+        rows: &dyn RowSource,
+        compile: &dyn Compile,
+        min_lease_ttl: i64,
+        effects: &mut Effects,
+    ) -> Result<Answer<Sealed>, Stop> {
+        match operation {
+            Operation::Put(put) => {
+                self.check_put(put)?;
+                let mut writing = Writing::begin(self);
+                let answer = self.put(put, &mut writing, rows, effects)?;
+                self.commit(&writing);
+                Ok(answer)
+            }
+            Operation::DeleteRange(delete) => {
+                let mut writing = Writing::begin(self);
+                let answer = self.delete_range(delete, &mut writing, rows, effects)?;
+                self.commit(&writing);
+                Ok(answer)
+            }
+            Operation::Txn(txn) => Ok(Answer::Txn(self.txn(txn, rows, effects)?)),
+            Operation::Compact(compact) => Ok(self.compact(compact, effects)?),
+            Operation::LeaseGrant(grant) => Ok(self.lease_grant(grant, min_lease_ttl, effects)?),
+            Operation::LeaseRevoke(revoke) => Ok(self.lease_revoke(revoke.id, effects)?),
+            Operation::LeaseExpire(leases) => Ok(self.lease_expire(leases, effects)),
+            Operation::LeaseCheckpoint(leases) => Ok(self.lease_checkpoint(leases, effects)),
+            Operation::Alarm(alarm) => Ok(self.alarm(alarm, effects)),
+            Operation::AuthEnable
+            | Operation::AuthDisable
+            | Operation::UserAdd(_)
+            | Operation::UserDelete { .. }
+            | Operation::UserChangePassword { .. }
+            | Operation::UserGrantRole { .. }
+            | Operation::UserRevokeRole { .. }
+            | Operation::RoleAdd { .. }
+            | Operation::RoleDelete { .. }
+            | Operation::RoleGrantPermission(_)
+            | Operation::RoleRevokePermission(_) => self
+                .auth_change(operation, compile, effects)
+                .unwrap_or(Err(NOT_FOR_THE_LOG))
+                .map_err(Stop::Refused),
+            Operation::Range(_)
+            | Operation::RangeStream(_)
+            | Operation::Watch(_)
+            | Operation::LeaseKeepAlive(_)
+            | Operation::LeaseTimeToLive(_)
+            | Operation::LeaseLeases
+            | Operation::MemberList { .. }
+            | Operation::Status
+            | Operation::Defragment
+            | Operation::Hash
+            | Operation::HashKv { .. }
+            | Operation::AuthStatus
+            | Operation::Authenticate { .. }
+            | Operation::UserGet { .. }
+            | Operation::UserList
+            | Operation::RoleGet { .. }
+            | Operation::RoleList
+            | Operation::Health => Err(NOT_FOR_THE_LOG.into()),
+        }
+    }
+}
+
+const NOT_FOR_THE_LOG: Refusal = Refusal::Internal { cause: "a read was proposed" };
