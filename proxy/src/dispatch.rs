@@ -1,0 +1,60 @@
+//! Hands a permit to whoever does the work: nearly always the engine.
+
+use keygate_core::{Answer, Operation, Permit, Refusal, Reply, Sealed};
+use keygate_engine::{RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
+
+use crate::stack::Context;
+
+/// A request with one answer.
+///
+/// `Err(Refusal::StalePermit)`: nothing was done, and the permit must be obtained again.
+pub async fn one(context: &Context, view: &View, permit: Permit<Sealed>) -> Result<Reply<Sealed>, Refusal> {
+    match permit.operation() {
+        Operation::Authenticate { .. } => authenticate(context, view, permit).await,
+        operation if operation.is_write() => {
+            let patient = waits_for_disk(operation);
+            let proposed = context.port.propose(permit);
+            if patient {
+                return proposed.await;
+            }
+            tokio::time::timeout(context.request_timeout, proposed).await.unwrap_or(Err(Refusal::TimedOut))
+        }
+        _ => context.port.read(view, permit).await,
+    }
+}
+
+/// A read in chunks.
+pub fn stream(context: &Context, view: View, permit: Permit<Sealed>) -> RangeChunks {
+    context.port.range_stream(view, permit, context.max_request_bytes)
+}
+
+/// `decide` is asked again, with the view of the moment, before any event that follows a change of
+/// policy.
+pub fn watch(
+    session: &mut WatchSession,
+    permit: Permit<Sealed>,
+    decide: Box<dyn Fn(&View) -> Result<(), Refusal> + Send>,
+) -> Result<WatchCreated, WatchCreateError> {
+    session.create(permit, decide)
+}
+
+/// A physical compaction is answered when space is free again, however long that takes.
+fn waits_for_disk(operation: &Operation<Sealed>) -> bool {
+    matches!(operation, Operation::Compact(compact) if compact.physical)
+}
+
+/// Passwords are no business of the engine: it holds hashes, the identifier compares and makes the
+/// token.
+async fn authenticate(
+    context: &Context,
+    view: &View,
+    permit: Permit<Sealed>,
+) -> Result<Reply<Sealed>, Refusal> {
+    let parts = permit.into_parts();
+    let Operation::Authenticate { name, password } = parts.operation else {
+        return Err(Refusal::Internal { cause: "a login was expected" });
+    };
+    let keyspace = view.keyspace(parts.keyspace).ok_or(Refusal::PermissionDenied)?;
+    let token = context.identifier.authenticate(keyspace.auth(), &name, password).await?;
+    Ok(Reply { revision: keyspace.revision(), term: view.term(), answer: Answer::Token(token) })
+}

@@ -1,0 +1,59 @@
+//! `LeaseKeepAlive`: one answer to each request, in their order.
+//!
+//! Each is a request of its own to the funnel: a right that was withdrawn, or a token that died,
+//! ends the stream at the next one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, Response};
+use http_body::Body;
+use keygate_proto::etcdserverpb as pb;
+use tonic::Status;
+
+use super::frame::{self, Messages};
+use super::meter::{Meter, Received};
+use super::{Call, decode, encode, message_limit};
+use crate::identify::ConnectionIdentity;
+use crate::stack::{self, Context, Evidence};
+use crate::status;
+
+struct KeepAlive<B> {
+    context: Arc<Context>,
+    connection: Arc<ConnectionIdentity>,
+    metadata: HeaderMap,
+    messages: Messages<B>,
+    received: Received,
+}
+
+pub(super) fn serve<B>(context: &Arc<Context>, call: Call<B>, meter: Meter) -> Response<tonic::body::Body>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    let Call { connection, metadata, body } = call;
+    let messages = Messages::new(body, message_limit(context));
+    let received = meter.received_counter();
+    let stream = KeepAlive { context: context.clone(), connection, metadata, messages, received };
+    let answers = stream::unfold(stream, |mut stream| async move {
+        let answer = stream.next().await.transpose()?;
+        Some((answer, stream))
+    });
+    frame::stream_response(answers, meter)
+}
+
+impl<B> KeepAlive<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    async fn next(&mut self) -> Result<Option<pb::LeaseKeepAliveResponse>, Status> {
+        let Some(message) = self.messages.next().await? else { return Ok(None) };
+        self.received.count();
+        let request = decode::message(message).map_err(|rejection| rejection.status())?;
+        let evidence = Evidence { connection: &self.connection, metadata: &self.metadata };
+        let kept = stack::run(&self.context, evidence, decode::keep_alive(request)).await;
+        kept.and_then(|reply| encode::lease_keep_alive(self.context.identity, reply))
+            .map(Some)
+            .map_err(|refusal| status::of(&refusal))
+    }
+}

@@ -1,0 +1,154 @@
+//! gRPC: requests become operations, answers become messages.
+//!
+//! Routing is one look into a table ([`methods`]). A unary request costs no task, no timer and no
+//! span: it runs inside the connection's own task. Nothing here decides what a caller may do; every
+//! operation goes through [`crate::stack`].
+
+pub mod decode;
+mod encode;
+mod frame;
+mod health;
+mod keep_alive;
+pub mod meter;
+pub mod methods;
+mod range_stream;
+mod watch;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::Body;
+use keygate_core::Refusal;
+use tonic::{Code, Status};
+
+use crate::identify::ConnectionIdentity;
+use crate::stack::{self, Context, Evidence};
+use crate::status;
+use decode::Decode;
+use encode::Encode;
+use frame::Messages;
+use meter::{Meter, RpcCounters};
+use methods::{Kind, Method};
+
+/// What etcd allows a message beyond `--max-request-bytes` before it refuses it unread.
+const MESSAGE_OVERHEAD: usize = 512 << 10;
+
+/// The gRPC side of one serving thread. Cheap to clone.
+#[derive(Clone)]
+pub struct GrpcService {
+    context: Arc<Context>,
+    counters: Arc<RpcCounters>,
+}
+
+/// One request on its way.
+struct Call<B> {
+    connection: Arc<ConnectionIdentity>,
+    metadata: HeaderMap,
+    body: B,
+}
+
+impl GrpcService {
+    /// `counters` are this thread's own.
+    pub fn new(context: Arc<Context>, counters: Arc<RpcCounters>) -> Self {
+        Self { context, counters }
+    }
+
+    /// Answers any gRPC request. Never fails: what goes wrong is in the answer's status.
+    pub async fn call<B>(
+        &self,
+        connection: Arc<ConnectionIdentity>,
+        request: Request<B>,
+    ) -> Response<tonic::body::Body>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        let Some(id) = methods::find(path) else {
+            return frame::refused(&status::unknown_method(path));
+        };
+        let meter = Meter::start(&self.counters, id);
+        let call = Call { connection, metadata: head.headers, body };
+        if let Err(refusal) = check_metadata(&call.metadata) {
+            return refuse(meter, &status::of(&refusal));
+        }
+        let method = id.method();
+        match &method.kind {
+            Kind::Unary { decode, encode } => {
+                let outcome = unary(&self.context, call, *decode, *encode, &meter).await;
+                answer(meter, outcome)
+            }
+            Kind::HealthCheck => {
+                let outcome = health::check(&self.context, call, &meter).await;
+                answer(meter, outcome)
+            }
+            Kind::RangeStream { decode } => range_stream::serve(&self.context, call, *decode, meter).await,
+            Kind::Watch => watch::serve(&self.context, call, meter),
+            Kind::LeaseKeepAlive => keep_alive::serve(&self.context, call, meter),
+            Kind::HealthWatch => health::watch(&self.context, call, meter).await,
+            Kind::Later => refuse(meter, &later(method)),
+        }
+    }
+}
+
+async fn unary<B>(
+    context: &Context,
+    call: Call<B>,
+    decode: Decode,
+    encode: Encode,
+    meter: &Meter,
+) -> Result<Bytes, Status>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    let Call { connection, metadata, body } = call;
+    let message = Messages::new(body, message_limit(context)).only().await?;
+    meter.received();
+    let size = message.len();
+    let operation = decode(message, &context.limits).map_err(|rejection| rejection.status())?;
+    // What is only read may be as large as a message can be.
+    let limit = context.max_request_bytes;
+    if size > limit && operation.is_write() {
+        return Err(status::of(&Refusal::RequestTooLarge { size, limit }));
+    }
+    let evidence = Evidence { connection: &connection, metadata: &metadata };
+    let reply = stack::run(context, evidence, operation).await.map_err(|refusal| status::of(&refusal))?;
+    encode(context.identity, reply)
+}
+
+fn message_limit(context: &Context) -> usize {
+    context.max_request_bytes.saturating_add(MESSAGE_OVERHEAD)
+}
+
+fn answer(mut meter: Meter, outcome: Result<Bytes, Status>) -> Response<tonic::body::Body> {
+    match outcome {
+        Ok(message) => {
+            meter.sent();
+            meter.handled(Code::Ok);
+            frame::unary_response(message)
+        }
+        Err(status) => refuse(meter, &status),
+    }
+}
+
+fn refuse(mut meter: Meter, status: &Status) -> Response<tonic::body::Body> {
+    meter.handled(status.code());
+    frame::refused(status)
+}
+
+/// etcd's answer to a method of a later version than its own.
+fn later(method: &Method) -> Status {
+    status::unknown_method(method.path)
+}
+
+/// etcd counts clients by this word, and refuses those whose word no label can hold. `hasleader` is
+/// accepted and asks nothing of a single member.
+fn check_metadata(metadata: &HeaderMap) -> Result<(), Refusal> {
+    match metadata.get("client-api-version") {
+        Some(version) if std::str::from_utf8(version.as_bytes()).is_err() => {
+            Err(Refusal::InvalidClientApiVersion)
+        }
+        Some(_) | None => Ok(()),
+    }
+}

@@ -1,0 +1,62 @@
+//! `RangeStream`: a range in chunks of one revision.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::Response;
+use http_body::Body;
+use keygate_core::Refusal;
+use keygate_engine::RangeChunks;
+use keygate_proto::etcdserverpb as pb;
+use tonic::Status;
+
+use super::decode::Decode;
+use super::frame::{self, Messages};
+use super::meter::Meter;
+use super::{Call, encode, message_limit, refuse};
+use crate::stack::{self, Context, Evidence};
+use crate::{status, transform};
+
+pub(super) async fn serve<B>(
+    context: &Arc<Context>,
+    call: Call<B>,
+    decode: Decode,
+    meter: Meter,
+) -> Response<tonic::body::Body>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    match open(context, call, decode, &meter).await {
+        Ok(chunks) => {
+            let identity = context.identity;
+            let messages = stream::unfold(chunks, move |mut chunks| async move {
+                let response = match chunks.next().await? {
+                    Ok(chunk) => transform::open(chunk.reply)
+                        .and_then(|reply| encode::range_chunk(identity, reply, chunk.last)),
+                    Err(refusal) => Err(refusal),
+                };
+                Some((response.map_err(|refusal: Refusal| status::of(&refusal)), chunks))
+            });
+            frame::stream_response::<pb::RangeStreamResponse, _>(messages, meter)
+        }
+        Err(status) => refuse(meter, &status),
+    }
+}
+
+async fn open<B>(
+    context: &Context,
+    call: Call<B>,
+    decode: Decode,
+    meter: &Meter,
+) -> Result<RangeChunks, Status>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    let Call { connection, metadata, body } = call;
+    let message = Messages::new(body, message_limit(context)).only().await?;
+    meter.received();
+    let operation = decode(message, &context.limits).map_err(|rejection| rejection.status())?;
+    let evidence = Evidence { connection: &connection, metadata: &metadata };
+    stack::run_stream(context, evidence, operation).map_err(|refusal| status::of(&refusal))
+}

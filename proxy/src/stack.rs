@@ -1,0 +1,171 @@
+//! The one way from a decoded request to the engine. Every RPC passes here, streams included.
+//!
+//! Order matters:
+//! - *identify* and *authorize* look at one view, so that the caller's token, the policy and the
+//!   data that the policy asks about are of one moment.
+//! - *authorize* comes before anything that costs: a caller without the right to add a user makes
+//!   nobody hash a password.
+//! - *transform* comes after it, because the permit owns the operation: what was decided is what
+//!   is sealed and runs.
+//! - *dispatch* takes the permit and nothing else. When policy overtook the permit it is all done
+//!   again, unseen by the client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use keygate_core::{
+    Access, Caller, Credential, KeyspaceId, Limits, Operation, Permit, Plaintext, Refusal, Reply, Sealed,
+    UserAdd,
+};
+use keygate_engine::{Identity, Port, RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
+
+use crate::authorize::{self, Endpoint};
+use crate::identify::{ConnectionIdentity, Identifier};
+use crate::{dispatch, transform};
+
+/// What the stages need. One for each serving thread.
+pub struct Context {
+    pub port: Port,
+    pub identifier: Arc<Identifier>,
+    pub identity: Identity,
+    pub endpoint: Endpoint,
+    pub limits: Limits,
+    /// etcd's `--max-request-bytes`.
+    pub max_request_bytes: usize,
+    /// How long a write may wait for its log entry.
+    pub request_timeout: Duration,
+}
+
+/// What the other side has shown: with its connection, and with this request.
+#[derive(Clone, Copy)]
+pub struct Evidence<'a> {
+    pub connection: &'a ConnectionIdentity,
+    pub metadata: &'a HeaderMap,
+}
+
+/// How often a request is decided again because the policy, or the keys of a lease that it
+/// concerns, changed between decision and execution.
+const ATTEMPTS: usize = 4;
+
+/// A request with one answer.
+pub async fn run(
+    context: &Context,
+    evidence: Evidence<'_>,
+    operation: Operation<Plaintext>,
+) -> Result<Reply<Plaintext>, Refusal> {
+    operation.check(&context.limits)?;
+    let operation = hash_password(context, evidence, operation).await?;
+    for _ in 0..ATTEMPTS {
+        let view = context.port.view();
+        let permit = admit(context, &view, evidence, operation.clone())?;
+        match dispatch::one(context, &view, permit).await {
+            Err(Refusal::StalePermit) => {}
+            outcome => return transform::open(outcome?),
+        }
+    }
+    Err(Refusal::TimedOut)
+}
+
+/// A read whose answer comes in chunks; its values go out through [`transform::open`].
+pub fn run_stream(
+    context: &Context,
+    evidence: Evidence<'_>,
+    operation: Operation<Plaintext>,
+) -> Result<RangeChunks, Refusal> {
+    operation.check(&context.limits)?;
+    let view = context.port.view();
+    let permit = admit(context, &view, evidence, operation)?;
+    Ok(dispatch::stream(context, view, permit))
+}
+
+/// A watch. Its events go out through [`transform::open_event`], and only while the policy of the
+/// moment still allows it.
+pub fn watch(
+    context: &Context,
+    session: &mut WatchSession,
+    evidence: Evidence<'_>,
+    operation: Operation<Plaintext>,
+) -> Result<Result<WatchCreated, WatchCreateError>, Refusal> {
+    operation.check(&context.limits)?;
+    let view = context.port.view();
+    let caller = identify(context, &view, evidence, &operation)?;
+    let permit = authorize::obtain(context.endpoint, &view, &caller, operation.clone())?;
+    let permit = transform::seal(permit)?;
+    let endpoint = context.endpoint;
+    let decide = move |view: &View| authorize::obtain(endpoint, view, &caller, operation.clone()).map(drop);
+    Ok(dispatch::watch(session, permit, Box::new(decide)))
+}
+
+/// The keyspace that a stream works in. Says nothing about rights: each request of the stream is
+/// decided for itself.
+pub fn keyspace_of(context: &Context, evidence: Evidence<'_>) -> KeyspaceId {
+    let view = context.port.view();
+    let identified = view
+        .keyspace(KeyspaceId::DEFAULT)
+        .map(|keyspace| context.identifier.identify(evidence.connection, evidence.metadata, keyspace.auth()));
+    match identified {
+        Some(Ok(caller)) => caller.keyspace(),
+        Some(Err(_)) | None => KeyspaceId::DEFAULT,
+    }
+}
+
+fn admit(
+    context: &Context,
+    view: &View,
+    evidence: Evidence<'_>,
+    operation: Operation<Plaintext>,
+) -> Result<Permit<Sealed>, Refusal> {
+    let caller = identify(context, view, evidence, &operation)?;
+    transform::seal(authorize::obtain(context.endpoint, view, &caller, operation)?)
+}
+
+fn identify(
+    context: &Context,
+    view: &View,
+    evidence: Evidence<'_>,
+    operation: &Operation<Plaintext>,
+) -> Result<Caller, Refusal> {
+    let keyspace = KeyspaceId::DEFAULT;
+    let auth = view.keyspace(keyspace).ok_or(Refusal::PermissionDenied)?.auth();
+    let identified = context.identifier.identify(evidence.connection, evidence.metadata, auth);
+    // A client whose token has died must still be able to log in again, and sends the dead one along.
+    match identified {
+        Err(_) if is_open(operation) => Ok(Caller::Anonymous { keyspace }),
+        identified => identified,
+    }
+}
+
+fn is_open(operation: &Operation<Plaintext>) -> bool {
+    let mut open = true;
+    operation.accesses(&mut |access| open &= matches!(access, Access::Open));
+    open
+}
+
+/// Replaces a password by its hash, so that no log can hold it. Decided beforehand with the
+/// password in place; the hashed form is decided again like any other request.
+async fn hash_password(
+    context: &Context,
+    evidence: Evidence<'_>,
+    operation: Operation<Plaintext>,
+) -> Result<Operation<Plaintext>, Refusal> {
+    let credential = match &operation {
+        Operation::UserAdd(UserAdd { credential, .. }) | Operation::UserChangePassword { credential, .. } => {
+            credential
+        }
+        _ => return Ok(operation),
+    };
+    let Credential::Password(password) = credential else { return Ok(operation) };
+    let password = password.clone();
+    let view = context.port.view();
+    let caller = identify(context, &view, evidence, &operation)?;
+    authorize::obtain(context.endpoint, &view, &caller, operation.clone())?;
+    let hashed = Credential::Hashed(context.identifier.passwords().hash(password).await?);
+    Ok(match operation {
+        Operation::UserAdd(UserAdd { name, .. }) => Operation::UserAdd(UserAdd { name, credential: hashed }),
+        Operation::UserChangePassword { name, .. } => {
+            Operation::UserChangePassword { name, credential: hashed }
+        }
+        other => other,
+    })
+}

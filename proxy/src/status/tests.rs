@@ -1,0 +1,170 @@
+use super::*;
+use tonic::Code::{
+    DataLoss, FailedPrecondition, Internal, InvalidArgument, NotFound, OutOfRange, PermissionDenied,
+    ResourceExhausted, Unauthenticated, Unavailable, Unimplemented, Unknown,
+};
+
+/// Every refusal there is, with what goes over the wire. A new one does not compile in `position`
+/// until it has a place, and fails the test until it has a row.
+fn table() -> Vec<(Refusal, Code, &'static str)> {
+    use Refusal as R;
+    vec![
+        (R::KeyNotProvided, InvalidArgument, "etcdserver: key is not provided"),
+        (R::KeyNotFound, InvalidArgument, "etcdserver: key not found"),
+        (R::ValueProvided, InvalidArgument, "etcdserver: value is provided"),
+        (R::LeaseProvided, InvalidArgument, "etcdserver: lease is provided"),
+        (R::TooManyOperations, InvalidArgument, "etcdserver: too many operations in txn request"),
+        (R::DuplicateKey, InvalidArgument, "etcdserver: duplicate key given in txn request"),
+        (R::InvalidSortOption, InvalidArgument, "etcdserver: invalid sort option"),
+        (R::StreamSortUnsupported, Unimplemented, "RangeStream does not support custom sort orders"),
+        (R::StreamFilterUnsupported, Unimplemented, "RangeStream does not support revision filters"),
+        (R::RequestTooLarge { size: 2, limit: 1 }, InvalidArgument, "etcdserver: request is too large"),
+        (R::TxnTooDeep { limit: 16 }, InvalidArgument, "keygate: txns are nested too deeply"),
+        (R::InvalidClientApiVersion, InvalidArgument, "etcdserver: invalid client api version"),
+        (R::Compacted, OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
+        (R::FutureRevision, OutOfRange, "etcdserver: mvcc: required revision is a future revision"),
+        (R::NoSpace, ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
+        (R::TooManyRequests, Unknown, "etcdserver: too many requests"),
+        (R::LeaseNotFound, NotFound, "etcdserver: requested lease not found"),
+        (R::LeaseExists, FailedPrecondition, "etcdserver: lease already exists"),
+        (R::LeaseTtlTooLarge, OutOfRange, "etcdserver: too large lease TTL"),
+        (R::MemberNotFound, NotFound, "etcdserver: member not found"),
+        (R::RootUserMissing, FailedPrecondition, "etcdserver: root user does not exist"),
+        (R::RootRoleMissing, FailedPrecondition, "etcdserver: root user does not have root role"),
+        (R::UserExists, FailedPrecondition, "etcdserver: user name already exists"),
+        (R::UserEmpty, InvalidArgument, "etcdserver: user name is empty"),
+        (R::UserNotFound, FailedPrecondition, "etcdserver: user name not found"),
+        (R::RoleExists, FailedPrecondition, "etcdserver: role name already exists"),
+        (R::RoleNotFound, FailedPrecondition, "etcdserver: role name not found"),
+        (R::RoleEmpty, InvalidArgument, "etcdserver: role name is empty"),
+        (R::PermissionNotGiven, InvalidArgument, "etcdserver: permission not given"),
+        (R::RoleNotGranted, FailedPrecondition, "etcdserver: role is not granted to the user"),
+        (R::PermissionNotGranted, FailedPrecondition, "etcdserver: permission is not granted to the role"),
+        (R::AuthNotEnabled, FailedPrecondition, "etcdserver: authentication is not enabled"),
+        (R::InvalidAuthManagement, InvalidArgument, "etcdserver: invalid auth management"),
+        (R::AuthDisableRefused, FailedPrecondition, "keygate: auth cannot be disabled on this endpoint"),
+        (R::AuthFailed, InvalidArgument, "etcdserver: authentication failed, invalid user ID or password"),
+        (R::NoPasswordUser, Unknown, "auth: authentication failed, password was given for no password user"),
+        (R::InvalidToken, Unauthenticated, "etcdserver: invalid auth token"),
+        (R::Anonymous, InvalidArgument, "etcdserver: user name is empty"),
+        (
+            R::OldAuthRevision { token: 1, store: 2 },
+            InvalidArgument,
+            "etcdserver: revision of auth store is old",
+        ),
+        (R::PermissionDenied, PermissionDenied, "etcdserver: permission denied"),
+        (R::StalePermit, Unavailable, "etcdserver: request timed out"),
+        (R::VerifyOnlyKey, Unknown, "auth: token signing attempted with verify-only key"),
+        (R::NoLeader, Unavailable, "etcdserver: no leader"),
+        (R::Stopping, Unavailable, "etcdserver: server stopped"),
+        (R::TimedOut, Unavailable, "etcdserver: request timed out"),
+        (R::Corrupt, DataLoss, "etcdserver: corrupt cluster"),
+        (R::Unimplemented, Unimplemented, "keygate: not supported by this server yet"),
+        (R::Internal { cause: "secret of the operator" }, Internal, "keygate: internal failure"),
+    ]
+}
+
+const VARIANTS: usize = 48;
+
+fn position(refusal: &Refusal) -> usize {
+    use Refusal as R;
+    match refusal {
+        R::KeyNotProvided => 0,
+        R::KeyNotFound => 1,
+        R::ValueProvided => 2,
+        R::LeaseProvided => 3,
+        R::TooManyOperations => 4,
+        R::DuplicateKey => 5,
+        R::InvalidSortOption => 6,
+        R::StreamSortUnsupported => 7,
+        R::StreamFilterUnsupported => 8,
+        R::RequestTooLarge { .. } => 9,
+        R::TxnTooDeep { .. } => 10,
+        R::InvalidClientApiVersion => 11,
+        R::Compacted => 12,
+        R::FutureRevision => 13,
+        R::NoSpace => 14,
+        R::TooManyRequests => 15,
+        R::LeaseNotFound => 16,
+        R::LeaseExists => 17,
+        R::LeaseTtlTooLarge => 18,
+        R::MemberNotFound => 19,
+        R::RootUserMissing => 20,
+        R::RootRoleMissing => 21,
+        R::UserExists => 22,
+        R::UserEmpty => 23,
+        R::UserNotFound => 24,
+        R::RoleExists => 25,
+        R::RoleNotFound => 26,
+        R::RoleEmpty => 27,
+        R::PermissionNotGiven => 28,
+        R::RoleNotGranted => 29,
+        R::PermissionNotGranted => 30,
+        R::AuthNotEnabled => 31,
+        R::InvalidAuthManagement => 32,
+        R::AuthDisableRefused => 33,
+        R::AuthFailed => 34,
+        R::NoPasswordUser => 35,
+        R::InvalidToken => 36,
+        R::Anonymous => 37,
+        R::OldAuthRevision { .. } => 38,
+        R::PermissionDenied => 39,
+        R::StalePermit => 40,
+        R::VerifyOnlyKey => 41,
+        R::NoLeader => 42,
+        R::Stopping => 43,
+        R::TimedOut => 44,
+        R::Corrupt => 45,
+        R::Unimplemented => 46,
+        R::Internal { .. } => 47,
+    }
+}
+
+#[test]
+fn every_refusal_has_its_code_and_text() {
+    let table = table();
+    let positions: Vec<_> = table.iter().map(|(refusal, ..)| position(refusal)).collect();
+    assert_eq!(positions, (0..VARIANTS).collect::<Vec<_>>());
+    for (refusal, code, text) in table {
+        let status = of(&refusal);
+        assert_eq!((status.code(), status.message()), (code, text), "{refusal:?}");
+    }
+}
+
+#[test]
+fn a_watch_that_is_not_made_says_so_in_the_words_of_gos_errors() {
+    let reasons = [
+        (
+            Refusal::PermissionDenied,
+            "rpc error: code = PermissionDenied desc = etcdserver: permission denied",
+        ),
+        (Refusal::InvalidToken, "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"),
+        (
+            Refusal::OldAuthRevision { token: 1, store: 2 },
+            "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old",
+        ),
+        (Refusal::Anonymous, "rpc error: code = InvalidArgument desc = etcdserver: user name is empty"),
+        (
+            Refusal::Internal { cause: "not for clients" },
+            "rpc error: code = PermissionDenied desc = etcdserver: permission denied",
+        ),
+    ];
+    for (refusal, reason) in reasons {
+        assert_eq!(watch_create_reason(&refusal), reason);
+    }
+}
+
+#[test]
+fn unknown_paths_are_told_apart_as_in_go() {
+    let texts = [
+        ("/etcdserverpb.KV/Rang", "unknown method Rang for service etcdserverpb.KV"),
+        ("/etcdserverpb.KW/Range", "unknown service etcdserverpb.KW"),
+        ("/nothing", "malformed method name: \"/nothing\""),
+        ("*", "malformed method name: \"*\""),
+    ];
+    for (path, text) in texts {
+        let status = unknown_method(path);
+        assert_eq!((status.code(), status.message()), (Unimplemented, text));
+    }
+    assert!(unknown_method(&format!("/{}/x", "a".repeat(10_000))).message().len() < 200);
+}
