@@ -1,1 +1,5 @@
-//! Being written.
+//! What the suites stand on: real servers to run against, and scenarios that run on etcd and on
+//! Keygate alike. Nothing here is part of the product.
+
+pub mod differential;
+pub mod harness;

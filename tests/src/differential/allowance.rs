@@ -1,0 +1,59 @@
+//! The differences from etcd that docs/differences.md owns up to.
+//!
+//! An entry there that this contest can meet starts with "- `tag` (differential)". Each rule here
+//! names its tag: a rule without an entry allows nothing, an entry without a rule fails the
+//! contest, and so does an entry that a long contest never meets.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    call::{Answer, Call},
+    watch::Item,
+};
+
+/// A pair of answers that may differ.
+struct Rule {
+    tag: &'static str,
+    allows: fn(&Call, &Answer, &Answer) -> bool,
+}
+
+const RULES: &[Rule] = &[];
+
+/// Of pairs that sort alike, see `normalise::settle_ties`.
+pub(super) const SORT_TIES: &str = "sort-ties";
+/// Of the scenario in which a user loses a permission while watching.
+pub(super) const WATCH_IS_DECIDED_AGAIN: &str = "watch-revoked";
+
+/// Tags of docs/differences.md.
+pub fn documented() -> Result<BTreeSet<String>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/differences.md");
+    let text = fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
+    let entries = text.lines().filter_map(|line| line.strip_prefix("- `")?.split_once("` (differential)"));
+    let tags: BTreeSet<String> = entries.map(|(tag, _)| tag.to_owned()).collect();
+    let others = [SORT_TIES, WATCH_IS_DECIDED_AGAIN];
+    for tag in &tags {
+        let known = RULES.iter().any(|rule| rule.tag == tag) || others.contains(&tag.as_str());
+        ensure!(known, "docs/differences.md tags `{tag}`, of which the contest knows no rule");
+    }
+    Ok(tags)
+}
+
+/// The tag that covers this difference between the oracle's answer and the subject's.
+pub(super) fn covers(
+    listed: &BTreeSet<String>,
+    call: &Call,
+    oracle: &Answer,
+    subject: &Answer,
+) -> Option<&'static str> {
+    let rule = RULES.iter().find(|rule| listed.contains(rule.tag) && (rule.allows)(call, oracle, subject))?;
+    Some(rule.tag)
+}
+
+/// Whether the subject closed a watch that the oracle went on serving.
+pub(super) fn closed_after_revoke(oracle: &[Item], subject: &[Item]) -> bool {
+    let refused =
+        |item: &Item| matches!(item, Item::Canceled { reason, .. } if reason.contains("permission denied"));
+    !oracle.iter().any(refused) && subject.last().is_some_and(refused)
+}

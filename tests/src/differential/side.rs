@@ -1,0 +1,106 @@
+//! One of the two servers, as the differential sees it.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use keygate_proto::etcdserverpb::StatusRequest;
+use tonic::Code;
+
+use super::{
+    call::{Answer, Call, Caller, Reply},
+    generate::USERS,
+    normalise,
+    watch::Streams,
+};
+use crate::harness::{Client, Plan, Program, Protection, Server};
+
+/// A deliberate lie about what a server answered: proof that the comparison can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tamper {
+    /// Every hundredth range counts one key more.
+    Count,
+    /// Every hundredth refusal has another text, its code unchanged.
+    Text,
+    /// Every hundredth watch event is swallowed.
+    Event,
+}
+
+/// A server, its connection and what the contest has learned about its ids.
+pub(super) struct Side {
+    pub(super) server: Server,
+    connection: Client,
+    tokens: Vec<Option<String>>,
+    pub(super) streams: Streams,
+    pub(super) member: u64,
+    /// Lease ids of the oracle to this side's, where servers picked them.
+    pub(super) leases: HashMap<i64, i64>,
+    tamper: Option<Tamper>,
+    lies: usize,
+}
+
+impl Side {
+    pub(super) async fn start(program: Program, tamper: Option<Tamper>) -> Result<Side> {
+        // Cheap password digests: the digest is not the subject and a user changes often.
+        let plan = Plan::new(program, Protection::Plain).flags(&["--bcrypt-cost", "4"]).in_memory();
+        let server = Server::start(plan).await?;
+        let connection = server.root().await?;
+        let status = connection.maintenance().status(StatusRequest {}).await?.into_inner();
+        let member = status.header.map_or(0, |header| header.member_id);
+        let streams = Streams::new(tamper == Some(Tamper::Event));
+        let tokens = vec![None; USERS.len()];
+        Ok(Side { server, connection, tokens, streams, member, leases: HashMap::new(), tamper, lies: 0 })
+    }
+
+    pub(super) fn client(&self, caller: Caller) -> Client {
+        match caller {
+            Caller::Nobody => self.connection.with_token(None),
+            Caller::User(user) => self.connection.with_token(self.tokens[user].as_deref()),
+            Caller::Forged => self.connection.with_token(Some("ForgedForgedForg.7")),
+        }
+    }
+
+    /// Makes the call with this side's ids; the answer carries the oracle's.
+    pub(super) async fn call(&mut self, mut call: Call, caller: Caller) -> Answer {
+        normalise::request(&mut call, self);
+        let login = match &call {
+            Call::Authenticate(request) => USERS.iter().position(|user| *user == request.name),
+            _ => None,
+        };
+        let mut answer = call.make(self, caller).await;
+        if let (Some(user), Answer::Ok(reply)) = (login, &answer)
+            && let Reply::Authenticate(login) = &**reply
+        {
+            self.tokens[user] = Some(login.token.clone());
+        }
+        self.lie(&mut answer);
+        answer
+    }
+
+    /// Learns that the oracle's lease `theirs` is `ours` here.
+    pub(super) fn same_lease(&mut self, theirs: i64, ours: i64) {
+        self.leases.insert(theirs, ours);
+    }
+
+    fn lie(&mut self, answer: &mut Answer) {
+        match (self.tamper, answer) {
+            (Some(Tamper::Count), Answer::Ok(reply)) => {
+                if let Reply::Range(range) = &mut **reply
+                    && lie_is_due(&mut self.lies)
+                {
+                    range.count += 1;
+                }
+            }
+            (Some(Tamper::Text), Answer::Refused { code, message }) => {
+                if *code != Code::Ok && lie_is_due(&mut self.lies) {
+                    message.push('.');
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn lie_is_due(lies: &mut usize) -> bool {
+    *lies += 1;
+    lies.is_multiple_of(100)
+}
