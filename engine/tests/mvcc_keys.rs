@@ -467,8 +467,9 @@ fn alarms_forbid_what_they_must() {
 #[test]
 fn reads_and_unknown_keyspaces_are_refused_in_the_log_without_harm() {
     let mut m = seeded();
-    let read = m.run(Operation::Range(Range::of(single("a"))));
-    assert!(matches!(read, Err(Refusal::Internal { .. })));
+    let read = internal(KeyspaceId::DEFAULT, Operation::Range(Range::of(single("a"))));
+    let applied = m.state.apply(read, &m.store, &OpenCompile, MIN_TTL, &mut m.effects).unwrap();
+    assert!(matches!(applied.outcome, Err(Refusal::Internal { .. })));
     m.keyspace = KeyspaceId(99);
     assert!(matches!(m.run(put("a", "")), Err(Refusal::Internal { .. })));
 }

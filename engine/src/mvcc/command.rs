@@ -1,10 +1,10 @@
 //! What a log entry says: an operation, for which keyspace, and what its permit depended on.
 //!
-//! Format: `docs/formats/command.md`. Txns are written flat, so that no bytes can make the decoder recurse deeper than
-//! [`MAX_TXN_DEPTH`].
+//! Format: `docs/formats/command.md`.
 
+use super::body::{Body, BodyRef};
 use super::value::StoredValue;
-use keygate_core::{Compare, DeleteRange, Fence, KeyspaceId, LeaseFence, Operation, Put, Range, Txn, TxnOp};
+use keygate_core::{Fence, KeyspaceId, LeaseFence, Operation};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use thiserror::Error;
@@ -26,17 +26,14 @@ pub enum CommandError {
     Version(u8),
     #[error("command is malformed: {0}")]
     Malformed(&'static str),
+    /// A defect in front of us.
+    #[error("`{0}` cannot be written to the log")]
+    NotForTheLog(&'static str),
     #[error("command cannot be encoded: {0}")]
     Encoding(String),
 }
 
 const VERSION: u8 = 1;
-
-/// The wire decoder in front of us stops at 100 levels.
-const MAX_TXN_DEPTH: usize = 100;
-
-/// [`Operation::Txn`]'s position, by which it is serialised.
-const TXN_VARIANT: u32 = 4;
 
 #[derive(Serialize)]
 struct HeadRef<'a> {
@@ -54,77 +51,26 @@ struct Head {
     attribution: Option<String>,
 }
 
-/// A txn whose nested txns stand behind it in the list, in the order in which they are met.
-#[derive(Serialize)]
-struct FlatRef<'a> {
-    compare: &'a [Compare<StoredValue>],
-    success: Vec<FlatOpRef<'a>>,
-    failure: Vec<FlatOpRef<'a>>,
-}
-
-#[derive(Serialize)]
-enum FlatOpRef<'a> {
-    Range(&'a Range),
-    Put(&'a Put<StoredValue>),
-    DeleteRange(&'a DeleteRange),
-    Txn,
-}
-
-#[derive(Deserialize)]
-struct Flat {
-    compare: Vec<Compare<StoredValue>>,
-    success: Vec<FlatOp>,
-    failure: Vec<FlatOp>,
-}
-
-#[derive(Deserialize)]
-enum FlatOp {
-    Range(Range),
-    Put(Put<StoredValue>),
-    DeleteRange(DeleteRange),
-    Txn,
-}
-
 impl Command {
     pub fn encode(&self) -> Result<Vec<u8>, CommandError> {
-        let failed = |error: postcard::Error| CommandError::Encoding(error.to_string());
         let head = HeadRef {
             keyspace: self.keyspace,
             fence: self.fence,
             leases: &self.leases,
             attribution: self.attribution.as_deref(),
         };
-        let out = postcard::to_extend(&head, vec![VERSION]).map_err(failed)?;
-        match &self.operation {
-            Operation::Txn(txn) => {
-                let mut flat = Vec::new();
-                flatten(txn, MAX_TXN_DEPTH, &mut flat)?;
-                postcard::to_extend(&(TXN_VARIANT, flat), out).map_err(failed)
-            }
-            operation => postcard::to_extend(operation, out).map_err(failed),
-        }
+        postcard::to_extend(&(head, BodyRef::of(&self.operation)?), vec![VERSION])
+            .map_err(|error| CommandError::Encoding(error.to_string()))
     }
 
     /// Contract: answers an error for whatever is not a command; never panics.
     pub fn decode(bytes: &[u8]) -> Result<Self, CommandError> {
-        let malformed = |_| CommandError::Malformed("a field cannot be read");
         let (version, rest) = bytes.split_first().ok_or(CommandError::Malformed("empty"))?;
         if *version != VERSION {
             return Err(CommandError::Version(*version));
         }
-        let (head, rest) = postcard::take_from_bytes::<Head>(rest).map_err(malformed)?;
-        let (variant, body) = postcard::take_from_bytes::<u32>(rest).map_err(malformed)?;
-        let (operation, rest) = if variant == TXN_VARIANT {
-            let (flat, rest) = postcard::take_from_bytes::<Vec<Flat>>(body).map_err(malformed)?;
-            let mut flat = flat.into_iter();
-            let txn = unflatten(&mut flat, MAX_TXN_DEPTH)?;
-            if flat.next().is_some() {
-                return Err(CommandError::Malformed("a nested txn that no operation names"));
-            }
-            (Operation::Txn(txn), rest)
-        } else {
-            postcard::take_from_bytes::<Operation<StoredValue>>(rest).map_err(malformed)?
-        };
+        let ((head, body), rest) = postcard::take_from_bytes::<(Head, Body)>(rest)
+            .map_err(|_| CommandError::Malformed("a field cannot be read"))?;
         if !rest.is_empty() {
             return Err(CommandError::Malformed("bytes behind the end"));
         }
@@ -133,69 +79,21 @@ impl Command {
             fence: head.fence,
             leases: head.leases.into(),
             attribution: head.attribution,
-            operation,
+            operation: body.into_operation()?,
         })
     }
 }
 
-const TOO_DEEP: CommandError = CommandError::Malformed("txns are nested too deep");
-
-fn flatten<'a>(
-    txn: &'a Txn<StoredValue>,
-    depth: usize,
-    flat: &mut Vec<FlatRef<'a>>,
-) -> Result<(), CommandError> {
-    let depth = depth.checked_sub(1).ok_or(TOO_DEEP)?;
-    let branch = |ops: &'a [TxnOp<StoredValue>]| {
-        ops.iter()
-            .map(|op| match op {
-                TxnOp::Range(range) => FlatOpRef::Range(range),
-                TxnOp::Put(put) => FlatOpRef::Put(put),
-                TxnOp::DeleteRange(delete) => FlatOpRef::DeleteRange(delete),
-                TxnOp::Txn(_) => FlatOpRef::Txn,
-            })
-            .collect()
-    };
-    flat.push(FlatRef {
-        compare: &txn.compare,
-        success: branch(&txn.success),
-        failure: branch(&txn.failure),
-    });
-    for op in txn.success.iter().chain(&txn.failure) {
-        if let TxnOp::Txn(nested) = op {
-            flatten(nested, depth, flat)?;
-        }
-    }
-    Ok(())
-}
-
-fn unflatten(flat: &mut std::vec::IntoIter<Flat>, depth: usize) -> Result<Txn<StoredValue>, CommandError> {
-    let depth = depth.checked_sub(1).ok_or(TOO_DEEP)?;
-    let txn = flat.next().ok_or(CommandError::Malformed("a nested txn is missing"))?;
-    let mut branch = |ops: Vec<FlatOp>| {
-        ops.into_iter()
-            .map(|op| {
-                Ok(match op {
-                    FlatOp::Range(range) => TxnOp::Range(range),
-                    FlatOp::Put(put) => TxnOp::Put(put),
-                    FlatOp::DeleteRange(delete) => TxnOp::DeleteRange(delete),
-                    FlatOp::Txn => TxnOp::Txn(unflatten(flat, depth)?),
-                })
-            })
-            .collect::<Result<Vec<_>, CommandError>>()
-    };
-    let success = branch(txn.success)?;
-    let failure = branch(txn.failure)?;
-    Ok(Txn { compare: txn.compare, success, failure })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::body::{FlatOpRef, FlatRef, MAX_TXN_DEPTH, TOO_DEEP};
     use super::*;
     use bytes::Bytes;
     use keygate_core::{
-        CompareOp, CompareTarget, Credential, KeyRange, LeaseId, Plaintext, PutLease, PutValue, Sealed,
-        Secret, UserAdd,
+        AlarmAction, AlarmKind, AlarmRequest, Compact, Compare, CompareOp, CompareTarget, Credential,
+        DeleteRange, KeyRange, LeaseGrant, LeaseId, LeaseRevoke, PasswordHash, Permission, PermissionKind,
+        Plaintext, Put, PutLease, PutValue, Range, RoleGrant, RoleRevoke, Sealed, Secret, Txn, TxnOp,
+        UserAdd,
     };
 
     fn command(operation: Operation<StoredValue>) -> Command {
@@ -233,11 +131,48 @@ mod tests {
 
     #[test]
     fn commands_read_back_as_written() {
+        let credentials = [Credential::Hashed(PasswordHash("h".into())), Credential::NoPassword];
+        let [hashed, none] = credentials;
+        let range = KeyRange::Span { start: Bytes::from_static(b"a"), end: Bytes::from_static(b"b") };
+        let TxnOp::Put(plain) = put("k") else { unreachable!() };
+        let (user, role) = (|| "u".to_owned(), || "r".to_owned());
         for operation in [
-            Operation::AuthEnable,
-            Operation::LeaseExpire(vec![LeaseId(1), LeaseId(2)]),
+            Operation::Put(plain.clone()),
+            Operation::Put(Put { value: PutValue::Keep, lease: PutLease::Keep, ..plain }),
+            Operation::DeleteRange(DeleteRange { range: range.clone(), prev_kv: true }),
             Operation::Txn(nested(5)),
             Operation::Txn(Txn { compare: vec![], success: vec![], failure: vec![] }),
+            Operation::Txn(Txn {
+                compare: vec![],
+                success: vec![TxnOp::Range(Range::of(KeyRange::everything()))],
+                failure: vec![TxnOp::DeleteRange(DeleteRange { range: range.clone(), prev_kv: false })],
+            }),
+            Operation::Compact(Compact { revision: -1, physical: true }),
+            Operation::LeaseGrant(LeaseGrant { id: LeaseId(1), ttl: 2 }),
+            Operation::LeaseRevoke(LeaseRevoke { id: LeaseId(1) }),
+            Operation::LeaseExpire(vec![LeaseId(1), LeaseId(2)]),
+            Operation::LeaseCheckpoint(vec![(LeaseId(1), 2)]),
+            Operation::Alarm(AlarmRequest {
+                action: AlarmAction::Activate,
+                member: 1,
+                alarm: AlarmKind::NoSpace,
+            }),
+            Operation::AuthEnable,
+            Operation::AuthDisable,
+            Operation::UserAdd(UserAdd { name: user(), credential: hashed.clone() }),
+            Operation::UserAdd(UserAdd { name: user(), credential: none.clone() }),
+            Operation::UserDelete { name: user() },
+            Operation::UserChangePassword { name: user(), credential: hashed },
+            Operation::UserChangePassword { name: user(), credential: none },
+            Operation::UserGrantRole { user: user(), role: role() },
+            Operation::UserRevokeRole { user: user(), role: role() },
+            Operation::RoleAdd { name: role() },
+            Operation::RoleDelete { name: role() },
+            Operation::RoleGrantPermission(RoleGrant {
+                role: role(),
+                permission: Permission { kind: PermissionKind::ReadWrite, range: range.clone() },
+            }),
+            Operation::RoleRevokePermission(RoleRevoke { role: role(), range }),
         ] {
             let command = command(operation);
             assert_eq!(Command::decode(&command.encode().unwrap()), Ok(command));
@@ -245,10 +180,12 @@ mod tests {
     }
 
     #[test]
-    fn a_password_cannot_be_written() {
+    fn reads_and_passwords_cannot_be_written() {
+        let read = command(Operation::LeaseLeases);
+        assert_eq!(read.encode(), Err(CommandError::NotForTheLog("etcdserverpb.Lease/LeaseLeases")));
         let add =
             UserAdd { name: "u".to_owned(), credential: Credential::Password(Secret::new("p".to_owned())) };
-        assert!(matches!(command(Operation::UserAdd(add)).encode(), Err(CommandError::Encoding(_))));
+        assert!(matches!(command(Operation::UserAdd(add)).encode(), Err(CommandError::NotForTheLog(_))));
     }
 
     #[test]
@@ -265,21 +202,12 @@ mod tests {
         assert_eq!(command(Operation::Txn(deep(MAX_TXN_DEPTH + 1))).encode(), Err(TOO_DEEP));
 
         // A million levels, as nobody but an attacker writes them.
-        let head = postcard::to_extend(
-            &HeadRef { keyspace: KeyspaceId(1), fence: None, leases: &[], attribution: None },
-            vec![VERSION],
-        );
-        let flat: Vec<FlatRef<'_>> = (0..1_000_000)
+        let head = HeadRef { keyspace: KeyspaceId(1), fence: None, leases: &[], attribution: None };
+        let flat = (0..1_000_000)
             .map(|_| FlatRef { compare: &[], success: vec![FlatOpRef::Txn], failure: vec![] })
             .collect();
-        let bytes = postcard::to_extend(&(TXN_VARIANT, flat), head.unwrap()).unwrap();
+        let bytes = postcard::to_extend(&(head, BodyRef::Txn(flat)), vec![VERSION]).unwrap();
         assert_eq!(Command::decode(&bytes), Err(TOO_DEEP));
-    }
-
-    #[test]
-    fn a_txn_stands_where_the_format_says() {
-        let plain = postcard::to_allocvec(&Operation::<StoredValue>::Txn(nested(1))).unwrap();
-        assert_eq!(u32::from(plain[0]), TXN_VARIANT);
     }
 
     #[test]

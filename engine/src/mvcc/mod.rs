@@ -7,6 +7,7 @@
 //!
 //! The formats of commands, rows and metadata are in `docs/formats/command.md` and `docs/formats/state.md`.
 
+mod body;
 mod command;
 mod revision;
 mod row;
