@@ -1,0 +1,281 @@
+//! One connection from its first byte to its last.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::server::Acceptor;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::LazyConfigAcceptor;
+use tonic::body::Body;
+
+use super::handler::{Handler, Served};
+use super::listener::Endpoint;
+use super::log_budget::Line;
+use super::strangers::{Place, PlaceProof};
+use super::stream::{ClientStream, Spoken, Transport, adopt};
+use super::worker::{Accepted, Drain, Shared};
+use crate::identify::{CertificateName, ConnectionIdentity};
+use crate::metrics::{ConnectionMetrics, Traffic};
+use crate::tls::ReloadingTls;
+
+/// A request's headers in all. A JWT may take 8 KiB of it.
+const MAX_HEADER_BYTES: u32 = 16 << 10;
+/// One message of the default size fits without waiting for the window.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Bytes of answers that wait for one slow client's stream.
+const SEND_BUFFER: usize = 1 << 20;
+
+/// What the operator allows of connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HttpLimits {
+    /// For TLS, and for the first bytes of HTTP after it.
+    pub handshake_timeout: Duration,
+    pub concurrent_streams: u32,
+    /// None: the server never pings.
+    pub ping_interval: Option<Duration>,
+    /// None: a ping may stay unanswered.
+    pub ping_timeout: Option<Duration>,
+}
+
+/// What belongs to the serving thread.
+#[derive(Clone)]
+pub(super) struct Thread {
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) traffic: Arc<Traffic>,
+}
+
+/// Never fails: what goes wrong is logged here or is the client's business.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    thread: Thread,
+    accepted: Accepted,
+    drain: watch::Receiver<Drain>,
+) {
+    let Accepted { stream, peer, place, endpoint, counted: _counted } = accepted;
+    let Thread { handler, traffic } = thread;
+    let place = Arc::new(place);
+    let evicted = place.clone();
+    let deadline = Instant::now() + shared.limits.handshake_timeout;
+    let begun = tokio::select! {
+        begun = begin(stream, traffic, endpoint.tls.as_deref(), deadline) => begun,
+        () = evicted.evicted() => return,
+    };
+    let begun = match begun {
+        Ok(Some(begun)) => begun,
+        Ok(None) => return,
+        Err(error) => return reject(&shared, peer, &error),
+    };
+    let Begun { stream, spoken, client } = begun;
+    let is_tls = endpoint.tls.is_some();
+    let proof = Box::new(PlaceProof(place));
+    let identity = ConnectionIdentity::new(peer, is_tls, client.name, proof);
+    // A certificate that our CA signed is proof enough not to be a stranger, whatever it names.
+    if client.verified {
+        identity.proof().given();
+    }
+    let service = ConnectionService { handler, endpoint, identity: Arc::new(identity) };
+    let io = TokioIo::new(stream);
+    let outcome = match spoken {
+        Spoken::Http2 => {
+            let connection = http2_builder(&shared.limits).serve_connection(io, service);
+            finish(Box::pin(connection), &evicted, drain).await
+        }
+        Spoken::Http1 => {
+            let connection = http1_builder(&shared.limits).serve_connection(io, service);
+            finish(Box::pin(connection), &evicted, drain).await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(remote_addr = %peer, %error, "connection ended");
+    }
+}
+
+/// A connection that has begun to speak HTTP.
+struct Begun {
+    stream: ClientStream,
+    spoken: Spoken,
+    client: Client,
+}
+
+/// What a client's certificate said.
+#[derive(Default)]
+struct Client {
+    verified: bool,
+    name: Option<CertificateName>,
+}
+
+/// Why a connection was rejected before its first request.
+#[derive(Debug, thiserror::Error)]
+enum Rejection {
+    #[error("tls handshake was not finished in time")]
+    HandshakeTimeout,
+    #[error("no request was begun in time")]
+    Silence,
+    #[error("{error}")]
+    Tls { server_name: String, error: std::io::Error },
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// None: the client went away without a word, as load balancers' probes do.
+async fn begin(
+    stream: std::net::TcpStream,
+    traffic: Arc<Traffic>,
+    tls: Option<&ReloadingTls>,
+    deadline: Instant,
+) -> Result<Option<Begun>, Rejection> {
+    let stream = adopt(stream)?;
+    let mut client = Client::default();
+    let transport = match tls {
+        None => Transport::Plain(stream),
+        Some(tls) => {
+            let handshake = timeout_at(deadline, handshake(stream, tls)).await;
+            let Some(stream) = handshake.map_err(|_| Rejection::HandshakeTimeout)?? else { return Ok(None) };
+            if let Some([certificate, ..]) = stream.get_ref().1.peer_certificates() {
+                client = Client { verified: true, name: CertificateName::read(certificate) };
+            }
+            Transport::Tls(Box::new(stream))
+        }
+    };
+    let mut stream = ClientStream::new(transport, traffic);
+    let spoken = timeout_at(deadline, stream.spoken()).await.map_err(|_| Rejection::Silence)??;
+    Ok(spoken.map(|spoken| Begun { stream, spoken, client }))
+}
+
+async fn handshake(
+    stream: TcpStream,
+    tls: &ReloadingTls,
+) -> Result<Option<tokio_rustls::server::TlsStream<TcpStream>>, Rejection> {
+    let start = match LazyConfigAcceptor::new(Acceptor::default(), stream).await {
+        Ok(start) => start,
+        Err(error) if is_absence(&error) => return Ok(None),
+        Err(error) => return Err(Rejection::Tls { server_name: String::new(), error }),
+    };
+    let server_name = start.client_hello().server_name().unwrap_or_default().to_owned();
+    match start.into_stream(tls.current()).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) => Err(Rejection::Tls { server_name, error }),
+    }
+}
+
+fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset)
+}
+
+fn reject(shared: &Shared, peer: SocketAddr, rejection: &Rejection) {
+    ConnectionMetrics::count(&shared.metrics.connections.failed_handshakes);
+    let Line::Write { left_out } = shared.refusals.ask(std::time::Instant::now()) else { return };
+    let server_name = match rejection {
+        Rejection::Tls { server_name, .. } => server_name.as_str(),
+        Rejection::HandshakeTimeout | Rejection::Silence | Rejection::Io(_) => "",
+    };
+    // etcd's words: others look for them.
+    tracing::warn!(
+        remote_addr = %peer,
+        server_name,
+        error = %rejection,
+        left_out,
+        "rejected connection on client endpoint"
+    );
+}
+
+struct ConnectionService {
+    handler: Arc<dyn Handler>,
+    endpoint: Arc<Endpoint>,
+    identity: Arc<ConnectionIdentity>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for ConnectionService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Infallibly;
+
+    fn call(&self, request: Request<Incoming>) -> Infallibly {
+        Infallibly(self.handler.serve(&self.endpoint, &self.identity, request))
+    }
+}
+
+/// What hyper wants to see as a result.
+struct Infallibly(Served);
+
+impl Future for Infallibly {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+fn http2_builder(limits: &HttpLimits) -> http2::Builder<TokioExecutor> {
+    /// Further away than any process lives, near enough for clocks to add.
+    const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        // hyper's default of 200 makes Go clients hang that open one stream for each watch.
+        .max_concurrent_streams(limits.concurrent_streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .keep_alive_interval(limits.ping_interval)
+        .keep_alive_timeout(limits.ping_timeout.unwrap_or(NEVER))
+        .auto_date_header(false);
+    builder
+}
+
+fn http1_builder(limits: &HttpLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.handshake_timeout)
+        .max_buf_size(MAX_HEADER_BYTES as usize);
+    builder
+}
+
+/// Lets open requests end and takes no more. hyper has it on two types without a trait.
+trait Graceful: Future<Output = hyper::Result<()>> {
+    fn begin_shutdown(self: Pin<&mut Self>);
+}
+
+impl Graceful for http2::Connection<TokioIo<ClientStream>, ConnectionService, TokioExecutor> {
+    fn begin_shutdown(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl Graceful for http1::Connection<TokioIo<ClientStream>, ConnectionService> {
+    fn begin_shutdown(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+async fn finish<C: Graceful>(
+    mut connection: Pin<Box<C>>,
+    place: &Place,
+    mut drain: watch::Receiver<Drain>,
+) -> hyper::Result<()> {
+    {
+        let mut told_to_go = pin!(drain.wait_for(|drain| *drain != Drain::Serving));
+        let mut evicted = pin!(place.evicted());
+        tokio::select! {
+            biased;
+            outcome = connection.as_mut() => return outcome,
+            () = evicted.as_mut() => return Ok(()),
+            _ = told_to_go.as_mut() => {}
+        }
+    }
+    connection.as_mut().begin_shutdown();
+    connection.await
+}

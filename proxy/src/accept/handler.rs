@@ -1,0 +1,78 @@
+//! What a connection's requests are given to: gRPC to the RPC stages, the rest to the pages.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::header::CONTENT_TYPE;
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tonic::body::Body;
+
+use super::listener::Endpoint;
+use super::until_drain::UntilDrain;
+use super::worker::Drain;
+use crate::http::Endpoints;
+use crate::identify::ConnectionIdentity;
+use crate::rpc::GrpcService;
+
+pub type Served = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// One for each serving thread.
+pub trait Handler: Send + Sync {
+    fn serve(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        connection: &Arc<ConnectionIdentity>,
+        request: Request<Incoming>,
+    ) -> Served;
+}
+
+/// Streams that last until somebody ends them.
+const ENDLESS: [&str; 4] = [
+    "/etcdserverpb.Watch/Watch",
+    "/etcdserverpb.Lease/LeaseKeepAlive",
+    "/v3electionpb.Election/Observe",
+    "/grpc.health.v1.Health/Watch",
+];
+
+/// The real one.
+pub struct Stages {
+    pub grpc: GrpcService,
+    pub pages: Endpoints,
+    /// Ends streams that would never end by themselves.
+    pub draining: watch::Receiver<Drain>,
+}
+
+impl Handler for Stages {
+    fn serve(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        connection: &Arc<ConnectionIdentity>,
+        request: Request<Incoming>,
+    ) -> Served {
+        if endpoint.grpc && is_grpc(&request) {
+            let (grpc, connection) = (self.grpc.clone(), connection.clone());
+            if !ENDLESS.contains(&request.uri().path()) {
+                return Box::pin(async move { grpc.call(connection, request).await });
+            }
+            let draining = self.draining.clone();
+            return Box::pin(async move {
+                let response = grpc.call(connection, request).await;
+                response.map(|body| Body::new(UntilDrain::new(body, draining)))
+            });
+        }
+        let (pages, which) = (self.pages.clone(), endpoint.pages);
+        Box::pin(async move {
+            let response = pages.respond(which, request.method(), request.uri()).await;
+            response.map(Body::new)
+        })
+    }
+}
+
+/// As etcd tells them apart.
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let kind = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
+    request.version() == Version::HTTP_2 && kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}

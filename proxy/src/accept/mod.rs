@@ -1,0 +1,28 @@
+//! From a port to requests: listeners, the hand-over to serving threads, TLS, and HTTP.
+//!
+//! - One exclusive listener for each address. `SO_REUSEPORT` is never set: with it a second server
+//!   would bind silently and take clients away.
+//! - One thread accepts and hands each connection to the least loaded serving thread, where it
+//!   stays. Serving threads have a runtime of one thread each; nothing of a connection crosses them.
+//! - Until a connection has proved who it is, it is one of a limited number of [`Strangers`].
+//! - A connection that does not finish its handshake and begin to speak HTTP in time is closed.
+
+mod acceptor;
+mod connection;
+mod handler;
+mod listener;
+mod log_budget;
+mod strangers;
+mod stream;
+mod until_drain;
+mod worker;
+
+pub use acceptor::{Acceptor, Listening};
+pub use connection::HttpLimits;
+pub use handler::{Handler, Served, Stages};
+pub use listener::{BindError, Endpoint, bind};
+pub use strangers::Strangers;
+pub use worker::{Drain, MakeHandler, Shared, Workers};
+
+#[cfg(test)]
+mod tests;

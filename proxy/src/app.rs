@@ -1,0 +1,245 @@
+//! A server's life: everything is started in order, serves until a signal or a fatal error, drains
+//! and ends.
+//!
+//! Order matters. Ports are bound first: a second server on them ends without having touched
+//! anything. The engine comes before certificates, because it holds the lock on the data directory
+//! below which they are made. Nothing is accepted before the first root exists and auth is on.
+
+mod bootstrap;
+mod settings;
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use keygate_engine::Engine;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::accept::{
+    Acceptor, Drain, Endpoint, Listening, MakeHandler, Shared, Stages, Strangers, Workers, bind,
+};
+use crate::config::{Config, ListenUrl, Mode, Scheme};
+use crate::http::{Endpoints, EngineCondition, Pages};
+use crate::identify::{Identifier, PasswordPool};
+use crate::metrics::Metrics;
+use crate::notify::State;
+use crate::rpc::GrpcService;
+use crate::stack::Context;
+use crate::tls::ReloadingTls;
+use crate::{notify, pki};
+
+/// Serves until told to stop. An error is what the operator reads, in one line.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::install()?;
+    let sockets = bind_all(&config)?;
+    let compiler = keygate_policies::Compiler::new().context("the policy model cannot be used")?;
+    let options = settings::engine(&config);
+    let engine = tokio::task::spawn_blocking(move || Engine::open(options, Arc::new(compiler))).await??;
+
+    let certificates = pki::prepare(&config)?;
+    let passwords = PasswordPool::start(config.own.password_threads, config.bcrypt_cost)?;
+    let identifier = Arc::new(Identifier::new(settings::tokens(&config.auth_token)?, passwords));
+    let first = match config.mode {
+        Mode::Keygate => bootstrap::ensure_root(&config, &engine, &identifier, certificates.as_ref()).await?,
+        Mode::Etcd => None,
+    };
+    let tls = match &certificates {
+        Some(files) => Some(Arc::new(ReloadingTls::open(settings::tls(&config, files))?)),
+        None => None,
+    };
+
+    let metrics = Arc::new(Metrics::default());
+    let shared = Shared::new(settings::http(&config), metrics.clone());
+    let (drain, draining) = watch::channel(Drain::Serving);
+    let make = handlers(&config, &engine, &identifier, &metrics, &draining);
+    let workers = Arc::new(Workers::start(config.own.threads, &shared, &make, &draining)?);
+    let listening = listeners(sockets, tls.as_ref())?;
+    let strangers = Strangers::new(config.own.max_unauthenticated_connections as usize);
+    let acceptor = Acceptor::start(listening, strangers, workers.clone(), draining)?;
+
+    tracing::info!("ready to serve client requests");
+    tell(State::Ready);
+    if let Some(steps) = first {
+        // Nobody may be reading.
+        let _gone = writeln!(std::io::stdout(), "{steps}");
+    }
+
+    let fatal = signals.wait(&engine, tls.as_deref()).await;
+    let deadline = match &fatal {
+        // What cannot be written any more is not waited for.
+        Some(_) => Instant::now(),
+        None => {
+            tell(State::Stopping);
+            tracing::info!(grace = ?config.own.shutdown_grace, "stopping: no more connections, open requests may end");
+            Instant::now() + config.own.shutdown_grace
+        }
+    };
+    drain.send_replace(Drain::Until(deadline));
+    let mut ending = tokio::task::spawn_blocking(move || {
+        acceptor.join();
+        if let Some(workers) = Arc::into_inner(workers) {
+            workers.join();
+        }
+    });
+    tokio::select! {
+        _ = &mut ending => {}
+        () = signals.stop() => {
+            drain.send_replace(Drain::Until(Instant::now()));
+            // Ends within a second; a panic there was reported by its hook.
+            let _ended = ending.await;
+        }
+    }
+    if let Some(cause) = fatal {
+        anyhow::bail!("{cause}");
+    }
+    tokio::task::spawn_blocking(move || engine.shutdown()).await?;
+    tracing::info!("stopped; everything is on disk");
+    Ok(())
+}
+
+/// An address that is bound, before it is known how to serve it.
+struct Bound {
+    socket: std::net::TcpListener,
+    url: ListenUrl,
+    grpc: bool,
+    pages: Pages,
+}
+
+fn bind_all(config: &Config) -> anyhow::Result<Vec<Bound>> {
+    let client_pages = if config.listen_client_http.is_empty() { Pages::All } else { Pages::None };
+    let client = config.listen_client.iter().map(|url| (url, true, client_pages));
+    let http = config.listen_client_http.iter().map(|url| (url, false, Pages::All));
+    let monitoring = config.listen_metrics.iter().map(|url| (url, false, Pages::Monitoring));
+    let mut bound = Vec::new();
+    for (url, grpc, pages) in client.chain(http).chain(monitoring) {
+        let socket = bind(url.address)?;
+        // With port 0 the system chose one.
+        let url = ListenUrl { scheme: url.scheme, address: socket.local_addr()? };
+        bound.push(Bound { socket, url, grpc, pages });
+    }
+    Ok(bound)
+}
+
+fn listeners(bound: Vec<Bound>, tls: Option<&Arc<ReloadingTls>>) -> anyhow::Result<Vec<Listening>> {
+    let mut listening = Vec::new();
+    for Bound { socket, url, grpc, pages } in bound {
+        let tls = match url.scheme {
+            Scheme::Http => None,
+            Scheme::Https => {
+                Some(tls.with_context(|| format!("`{url}` needs a certificate and a key"))?.clone())
+            }
+        };
+        let traffic = if tls.is_some() {
+            "serving client traffic securely"
+        } else {
+            "serving client traffic insecurely"
+        };
+        tracing::info!(address = %url.address, grpc, "{traffic}");
+        listening.push(Listening { socket, endpoint: Arc::new(Endpoint { tls, grpc, pages }) });
+    }
+    Ok(listening)
+}
+
+/// Makes the stages of one serving thread, inside that thread.
+fn handlers(
+    config: &Config,
+    engine: &Engine,
+    identifier: &Arc<Identifier>,
+    metrics: &Arc<Metrics>,
+    draining: &watch::Receiver<Drain>,
+) -> Arc<MakeHandler> {
+    let rules = settings::rules(config);
+    let (engine, identifier, metrics) = (engine.clone(), identifier.clone(), metrics.clone());
+    let draining = draining.clone();
+    Arc::new(move || {
+        let port = engine.port();
+        let context = Context {
+            port: port.clone(),
+            identifier: identifier.clone(),
+            identity: engine.identity(),
+            endpoint: rules.endpoint,
+            limits: rules.limits,
+            max_request_bytes: rules.max_request_bytes,
+            request_timeout: rules.request_timeout,
+        };
+        Arc::new(Stages {
+            grpc: GrpcService::new(Arc::new(context), metrics.add_rpc()),
+            pages: Endpoints::new(Arc::new(EngineCondition::new(port)), metrics.clone()),
+            draining: draining.clone(),
+        })
+    })
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Keeps TLS files fresh until it is time to stop. The text is the cause when the engine cannot
+    /// go on.
+    async fn wait(&mut self, engine: &Engine, tls: Option<&ReloadingTls>) -> Option<String> {
+        let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut fatal = std::pin::pin!(engine.fatal());
+        loop {
+            tokio::select! {
+                cause = &mut fatal => return Some(cause),
+                _ = self.interrupt.recv() => return None,
+                _ = self.terminate.recv() => return None,
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP: reading TLS files again");
+                    if let Some(tls) = tls {
+                        tls.reload();
+                    }
+                }
+                _ = tick.tick() => {
+                    if let Some(tls) = tls {
+                        tls.reload_if_changed();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn tell(state: State) {
+    if let Err(error) = notify::send(state) {
+        tracing::warn!(%error, ?state, "the service manager could not be told");
+    }
+}
+
+/// Each connection takes a descriptor; the soft limit of most systems, 1024, is for programs that
+/// use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+}

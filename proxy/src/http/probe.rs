@@ -1,0 +1,76 @@
+//! What the pages ask of the server. A trait, so that their texts are tested without an engine.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use keygate_core::{
+    AlarmKind, AlarmMember, InternalReason, KeyRange, KeyspaceId, Operation, Permit, Range, Refusal,
+};
+use keygate_engine::Port;
+
+use crate::metrics::Moment;
+
+pub type Answered<'a> = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + 'a>>;
+
+/// The state of the server, of the default keyspace where it is about data.
+pub trait Condition: Send + Sync {
+    fn alarms(&self) -> Vec<AlarmMember>;
+    fn has_leader(&self) -> bool;
+    /// Tries to read one key.
+    fn read(&self, serializable: bool) -> Answered<'_>;
+    /// For the page of metrics.
+    fn moment(&self) -> Moment;
+}
+
+/// The engine's, as a serving thread sees it.
+pub struct EngineCondition {
+    port: Port,
+}
+
+impl EngineCondition {
+    pub fn new(port: Port) -> Self {
+        Self { port }
+    }
+}
+
+impl Condition for EngineCondition {
+    fn alarms(&self) -> Vec<AlarmMember> {
+        self.port.view().keyspace(KeyspaceId::DEFAULT).map(|keyspace| keyspace.alarms()).unwrap_or_default()
+    }
+
+    fn has_leader(&self) -> bool {
+        self.port.engine().stats().has_leader
+    }
+
+    fn read(&self, serializable: bool) -> Answered<'_> {
+        Box::pin(async move {
+            let mut range = Range::of(KeyRange::Single(bytes::Bytes::from_static(b"\0")));
+            range.keys_only = true;
+            range.limit = 1;
+            range.serializable = serializable;
+            let permit =
+                Permit::internal(InternalReason::HealthProbe, KeyspaceId::DEFAULT, Operation::Range(range));
+            self.port.read(&self.port.view(), permit).await.map(drop)
+        })
+    }
+
+    fn moment(&self) -> Moment {
+        let engine = self.port.engine();
+        let named = |alarm: AlarmMember| Some((alarm.member, alarm_name(alarm.alarm)?));
+        Moment {
+            alarms: self.alarms().into_iter().filter_map(named).collect(),
+            engine: engine.stats(),
+            identity: engine.identity(),
+            quota_bytes: engine.options().quota_bytes,
+        }
+    }
+}
+
+/// etcd's word for it.
+pub(super) fn alarm_name(alarm: AlarmKind) -> Option<&'static str> {
+    match alarm {
+        AlarmKind::None => None,
+        AlarmKind::NoSpace => Some("NOSPACE"),
+        AlarmKind::Corrupt => Some("CORRUPT"),
+    }
+}

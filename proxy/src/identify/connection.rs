@@ -1,0 +1,106 @@
+//! What is known of a connection for as long as it lasts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::jwt::Claims;
+use super::simple_token::Entry;
+
+/// Told once, when the other side has shown who it is, so that its place among the strangers
+/// becomes free. Cheap to call again.
+pub trait Proof: Send + Sync {
+    fn given(&self);
+}
+
+/// The name in a client certificate that was verified against the client CA.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertificateName {
+    pub common_name: Arc<str>,
+}
+
+impl CertificateName {
+    /// None for a certificate without a common name, or with several: which of them counted would
+    /// be a guess.
+    pub fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let mut names = parsed.subject().iter_common_name();
+        let name = names.next()?.as_str().ok()?;
+        if names.next().is_some() || name.is_empty() {
+            return None;
+        }
+        Some(Self { common_name: name.into() })
+    }
+}
+
+/// Made once for each connection.
+pub struct ConnectionIdentity {
+    peer: SocketAddr,
+    tls: bool,
+    certificate: Option<CertificateName>,
+    proof: Box<dyn Proof>,
+    /// A connection nearly always shows the same token; looking it up once is enough.
+    last_token: Mutex<Option<LastToken>>,
+}
+
+struct LastToken {
+    text: zeroize::Zeroizing<String>,
+    meaning: Remembered,
+}
+
+/// What a token was found to mean. Its validity is asked again at each use.
+#[derive(Clone)]
+pub(super) enum Remembered {
+    Simple(Arc<Entry>),
+    Jwt(Arc<Claims>),
+}
+
+impl ConnectionIdentity {
+    pub fn new(
+        peer: SocketAddr,
+        tls: bool,
+        certificate: Option<CertificateName>,
+        proof: Box<dyn Proof>,
+    ) -> Self {
+        Self { peer, tls, certificate, proof, last_token: Mutex::new(None) }
+    }
+
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    pub fn certificate(&self) -> Option<&CertificateName> {
+        self.certificate.as_ref()
+    }
+
+    pub fn proof(&self) -> &dyn Proof {
+        self.proof.as_ref()
+    }
+
+    pub(super) fn recall(&self, token: &str) -> Option<Remembered> {
+        let last = self.last_token.lock();
+        last.as_ref().filter(|last| last.text.as_str() == token).map(|last| last.meaning.clone())
+    }
+
+    pub(super) fn remember(&self, token: &str, meaning: Remembered) {
+        let text = zeroize::Zeroizing::new(token.to_owned());
+        *self.last_token.lock() = Some(LastToken { text, meaning });
+    }
+}
+
+impl std::fmt::Debug for ConnectionIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectionIdentity")
+            .field("peer", &self.peer)
+            .field("tls", &self.tls)
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,289 @@
+//! etcd's simple tokens: opaque, kept in memory, forgotten some time after their last use and with
+//! the process. Bounded in number for each user and in all; the least recently issued go first.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use keygate_core::{Refusal, Secret};
+use parking_lot::RwLock;
+
+/// About 200 bytes each, so 20 MB at most.
+const MAX_TOKENS: usize = 100_000;
+/// A thousand clients of one user log in at once in etcd's own tests; ten times that.
+const MAX_TOKENS_OF_USER: usize = 10_000;
+/// As in etcd: letters only, before the dot.
+const LETTERS: usize = 16;
+
+/// What one token stands for.
+pub(super) struct Entry {
+    user: Arc<str>,
+    /// The token is dead once the user's differs.
+    credential_revision: u64,
+    born: Instant,
+    /// Milliseconds after `born`.
+    expires: AtomicU64,
+    revoked: AtomicBool,
+}
+
+impl Entry {
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub(super) fn user_shared(&self) -> Arc<str> {
+        self.user.clone()
+    }
+
+    pub(super) fn credential_revision(&self) -> u64 {
+        self.credential_revision
+    }
+
+    /// Extends the token's life to `ttl` from now; false when it is over.
+    pub(super) fn touch(&self, now: Instant, ttl: Duration) -> bool {
+        let age = millis(now.saturating_duration_since(self.born));
+        let expires = self.expires.load(Ordering::Relaxed);
+        if age >= expires || self.revoked.load(Ordering::Relaxed) {
+            return false;
+        }
+        let extended = age.saturating_add(millis(ttl));
+        // Threads share this line of memory: a write each quarter of a second is enough.
+        if extended > expires.saturating_add(250) {
+            self.expires.fetch_max(extended, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn is_alive(&self, now: Instant) -> bool {
+        millis(now.saturating_duration_since(self.born)) < self.expires.load(Ordering::Relaxed)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[derive(Default)]
+struct Table {
+    by_text: HashMap<Arc<str>, Arc<Entry>, ahash::RandomState>,
+    by_user: HashMap<Arc<str>, BTreeMap<u64, Arc<str>>, ahash::RandomState>,
+    /// In order of issue; holds numbers of tokens that are gone, too.
+    order: VecDeque<Issued>,
+    next: u64,
+}
+
+struct Issued {
+    number: u64,
+    user: Arc<str>,
+}
+
+/// Shared by all threads. Reads take the lock shared, and most requests not at all (see
+/// `ConnectionIdentity`).
+pub struct SimpleTokens {
+    ttl: Duration,
+    limits: TokenLimits,
+    table: RwLock<Table>,
+    count: AtomicU64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct TokenLimits {
+    total: usize,
+    of_user: usize,
+}
+
+impl SimpleTokens {
+    /// `ttl` counts from the last use.
+    pub fn new(ttl: Duration) -> Self {
+        Self::with_limits(ttl, TokenLimits { total: MAX_TOKENS, of_user: MAX_TOKENS_OF_USER })
+    }
+
+    fn with_limits(ttl: Duration, limits: TokenLimits) -> Self {
+        Self { ttl, limits, table: RwLock::default(), count: AtomicU64::new(0) }
+    }
+
+    pub(super) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    pub(super) fn issue(&self, user: &str, credential_revision: u64) -> Result<Secret, Refusal> {
+        let letters = random_letters()?;
+        let now = Instant::now();
+        let mut table = self.table.write();
+        table.next += 1;
+        let number = table.next;
+        let text: Arc<str> = format!("{letters}.{number}").into();
+        let user: Arc<str> = match table.by_user.get_key_value(user) {
+            Some((shared, _)) => shared.clone(),
+            None => user.into(),
+        };
+        let entry = Entry {
+            user: user.clone(),
+            credential_revision,
+            born: now,
+            expires: AtomicU64::new(millis(self.ttl)),
+            revoked: AtomicBool::new(false),
+        };
+        table.by_text.insert(text.clone(), Arc::new(entry));
+        table.by_user.entry(user.clone()).or_default().insert(number, text.clone());
+        table.order.push_back(Issued { number, user: user.clone() });
+        table.drop_dead(now);
+        if table.by_user.get(&user).is_some_and(|own| own.len() > self.limits.of_user) {
+            table.drop_oldest_of(&user);
+        }
+        while table.by_text.len() > self.limits.total && table.drop_oldest() {}
+        self.count.store(table.by_text.len() as u64, Ordering::Relaxed);
+        Ok(Secret::new(text.as_ref().to_owned()))
+    }
+
+    pub(super) fn find(&self, text: &str) -> Option<Arc<Entry>> {
+        self.table.read().by_text.get(text).cloned()
+    }
+
+    /// Costs one load when there is none.
+    pub(super) fn forget_all(&self) {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut table = self.table.write();
+        for entry in table.by_text.values() {
+            entry.revoked.store(true, Ordering::Relaxed);
+        }
+        // The counter goes on: a token is never given twice.
+        *table = Table { next: table.next, ..Table::default() };
+        self.count.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Table {
+    fn remove_number(&mut self, user: &Arc<str>, number: u64) -> bool {
+        let Some(own) = self.by_user.get_mut(user) else { return false };
+        let Some(text) = own.remove(&number) else { return false };
+        if own.is_empty() {
+            self.by_user.remove(user);
+        }
+        if let Some(entry) = self.by_text.remove(&text) {
+            entry.revoked.store(true, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn drop_oldest_of(&mut self, user: &Arc<str>) {
+        if let Some(number) = self.by_user.get(user).and_then(|own| own.first_key_value()).map(|(n, _)| *n) {
+            self.remove_number(user, number);
+        }
+    }
+
+    /// False when there was nothing to drop.
+    fn drop_oldest(&mut self) -> bool {
+        while let Some(issued) = self.order.pop_front() {
+            if self.remove_number(&issued.user, issued.number) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Two looks for each token issued, so that what is dead goes away at twice the rate at which
+    /// new ones come. One that is alive goes to the back, to be looked at again.
+    fn drop_dead(&mut self, now: Instant) {
+        for _ in 0..2 {
+            let Some(issued) = self.order.pop_front() else { return };
+            let text = self.by_user.get(&issued.user).and_then(|own| own.get(&issued.number)).cloned();
+            let Some(text) = text else { continue };
+            match self.by_text.get(&text) {
+                Some(entry) if entry.is_alive(now) => {
+                    self.order.push_front(issued);
+                    return;
+                }
+                Some(_) | None => {
+                    self.remove_number(&issued.user, issued.number);
+                }
+            }
+        }
+    }
+}
+
+/// 52 letters are not a power of two: bytes from 208 on are thrown away, so that each letter is
+/// equally likely. 91 bits.
+fn random_letters() -> Result<String, Refusal> {
+    const ALPHABET: &[u8; 52] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut letters = String::with_capacity(LETTERS + 21);
+    while letters.len() < LETTERS {
+        let mut bytes = [0_u8; 32];
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Refusal::Internal { cause: "no random numbers" })?;
+        let usable = bytes.iter().filter(|byte| **byte < 208);
+        for byte in usable.take(LETTERS - letters.len()) {
+            letters.push(char::from(ALPHABET[usize::from(byte % 52)]));
+        }
+    }
+    Ok(letters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alive(tokens: &SimpleTokens, token: &Secret) -> bool {
+        tokens.find(token.expose()).is_some_and(|entry| entry.touch(Instant::now(), tokens.ttl()))
+    }
+
+    #[test]
+    fn a_token_is_sixteen_letters_a_dot_and_a_number() {
+        let tokens = SimpleTokens::new(Duration::from_secs(300));
+        let first = tokens.issue("alice", 1).unwrap();
+        let second = tokens.issue("alice", 1).unwrap();
+        assert_ne!(first, second);
+        for token in [first, second] {
+            let (letters, number) = token.expose().split_once('.').unwrap();
+            assert_eq!(letters.len(), 16);
+            assert!(letters.chars().all(|letter| letter.is_ascii_alphabetic()));
+            assert!(number.parse::<u64>().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_token_lives_from_its_last_use() {
+        let ttl = Duration::from_secs(300);
+        let tokens = SimpleTokens::new(ttl);
+        let text = tokens.issue("alice", 1).unwrap();
+        let entry = tokens.find(text.expose()).unwrap();
+        let start = entry.born;
+        assert!(entry.touch(start + Duration::from_secs(299), ttl));
+        assert!(entry.touch(start + Duration::from_secs(598), ttl));
+        assert!(!entry.touch(start + Duration::from_secs(899), ttl));
+    }
+
+    #[test]
+    fn the_oldest_goes_when_a_user_or_all_have_too_many() {
+        let limits = TokenLimits { total: 4, of_user: 2 };
+        let tokens = SimpleTokens::with_limits(Duration::from_secs(300), limits);
+        let alice: Vec<_> = (0..3).map(|_| tokens.issue("alice", 1).unwrap()).collect();
+        assert_eq!(alice.iter().map(|t| alive(&tokens, t)).collect::<Vec<_>>(), [false, true, true]);
+        let others: Vec<_> = ["b", "c", "d"].iter().map(|user| tokens.issue(user, 1).unwrap()).collect();
+        assert!(!alive(&tokens, &alice[1]) && alive(&tokens, &alice[2]));
+        assert!(others.iter().all(|token| alive(&tokens, token)));
+        assert_eq!(tokens.table.read().by_text.len(), 4);
+    }
+
+    #[test]
+    fn dead_tokens_do_not_pile_up() {
+        let tokens = SimpleTokens::new(Duration::ZERO);
+        for _ in 0..100 {
+            tokens.issue("alice", 1).unwrap();
+        }
+        let table = tokens.table.read();
+        assert!(table.by_text.len() <= 2 && table.order.len() <= 2 && table.by_user.len() <= 1);
+    }
+
+    #[test]
+    fn forgetting_kills_what_a_connection_remembers() {
+        let tokens = SimpleTokens::new(Duration::from_secs(300));
+        let text = tokens.issue("alice", 1).unwrap();
+        let entry = tokens.find(text.expose()).unwrap();
+        tokens.forget_all();
+        assert!(tokens.find(text.expose()).is_none());
+        assert!(!entry.touch(Instant::now(), tokens.ttl()));
+    }
+}

@@ -1,0 +1,91 @@
+//! What the process counts, and the page that shows it, in Prometheus's text format under etcd's names.
+//!
+//! Nothing is global and nothing on the way of a request is contended: each serving thread has
+//! counters of its own, and whoever asks for the page adds them up. The page is served without a login, so no
+//! name on it is a user's, a tenant's or a key's.
+
+mod connections;
+mod engine;
+mod exposition;
+mod health;
+mod process;
+mod rpc;
+
+use std::sync::Arc;
+
+use keygate_engine::{EngineStats, Identity};
+use parking_lot::RwLock;
+
+pub use connections::{ConnectionMetrics, Traffic};
+pub use health::{Check, HealthMetrics, Probe};
+
+use crate::rpc::meter::RpcCounters;
+pub use exposition::CONTENT_TYPE as PAGE_TYPE;
+use exposition::{Exposition, Kind};
+
+/// The etcd whose API this server has. Clients and tools compare it.
+pub const ETCD_VERSION: &str = "3.7.1";
+/// What a cluster of that version agrees on.
+pub const ETCD_CLUSTER_VERSION: &str = "3.7.0";
+
+/// All counters of the process.
+#[derive(Default)]
+pub struct Metrics {
+    rpc: RwLock<Vec<Arc<RpcCounters>>>,
+    traffic: RwLock<Vec<Arc<Traffic>>>,
+    pub health: HealthMetrics,
+    pub connections: ConnectionMetrics,
+}
+
+/// What the page shows that others know.
+pub struct Moment {
+    pub engine: EngineStats,
+    pub identity: Identity,
+    /// (member id, etcd's name of the alarm).
+    pub alarms: Vec<(u64, &'static str)>,
+    pub quota_bytes: Option<u64>,
+}
+
+impl Metrics {
+    /// RPC counters for one more serving thread.
+    pub fn add_rpc(&self) -> Arc<RpcCounters> {
+        let counters = Arc::new(RpcCounters::default());
+        self.rpc.write().push(counters.clone());
+        counters
+    }
+
+    /// Byte counters for one more serving thread.
+    pub fn add_traffic(&self) -> Arc<Traffic> {
+        let traffic = Arc::new(Traffic::default());
+        self.traffic.write().push(traffic.clone());
+        traffic
+    }
+
+    /// The page.
+    pub fn render(&self, moment: &Moment) -> String {
+        let mut page = Exposition::default();
+        versions(&mut page, moment.identity);
+        engine::write(&mut page, moment);
+        rpc::write(&mut page, &self.rpc.read());
+        connections::write_traffic(&mut page, &self.traffic.read());
+        self.health.write(&mut page);
+        self.connections.write(&mut page);
+        process::write(&mut page);
+        page.finish()
+    }
+}
+
+fn versions(page: &mut Exposition, identity: Identity) {
+    let cluster = ETCD_CLUSTER_VERSION.rsplit_once('.').map_or(ETCD_CLUSTER_VERSION, |(minor, _)| minor);
+    page.family("etcd_server_version", Kind::Gauge, "The version of etcd whose API is served.");
+    page.labelled("etcd_server_version", &[("server_version", ETCD_VERSION)], 1);
+    page.family("etcd_cluster_version", Kind::Gauge, "The version that the cluster has agreed on.");
+    page.labelled("etcd_cluster_version", &[("cluster_version", cluster)], 1);
+    page.family("etcd_server_id", Kind::Gauge, "The id of this member, in hexadecimal.");
+    page.labelled("etcd_server_id", &[("server_id", &format!("{:x}", identity.member_id))], 1);
+    page.family("keygate_build_info", Kind::Gauge, "The version of Keygate.");
+    page.labelled("keygate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+use super::*;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+fn page(metrics: &Metrics) -> String {
+    let engine = EngineStats { has_leader: true, is_leader: true, ..EngineStats::default() };
+    metrics.render(&Moment {
+        engine,
+        identity: Identity { cluster_id: 1, member_id: 0xbac7_efc3_61f1_457e },
+        alarms: vec![(7, "NOSPACE")],
+        quota_bytes: Some(2 << 30),
+    })
+}
+
+/// Every line is a comment of a family not seen before, or a sample of the last one.
+fn parse(page: &str) -> HashMap<String, f64> {
+    let mut samples = HashMap::new();
+    let mut families = Vec::new();
+    for line in page.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let name = help.split(' ').next().unwrap().to_owned();
+            assert!(!families.contains(&name), "{name} twice");
+            families.push(name);
+            continue;
+        }
+        let family = families.last().unwrap();
+        if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert!(name == family && ["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let name = series.split('{').next().unwrap();
+        let suffix = name.strip_prefix(family.as_str()).unwrap();
+        assert!(["", "_bucket", "_sum", "_count"].contains(&suffix), "{line}");
+        let value = value.parse().unwrap();
+        assert!(samples.insert(series.to_owned(), value).is_none(), "{series} twice");
+    }
+    samples
+}
+
+#[test]
+fn what_etcds_own_tests_look_for_is_there_word_for_word() {
+    let metrics = Metrics::default();
+    metrics.add_rpc();
+    metrics.add_traffic().received.store(20, Ordering::Relaxed);
+    metrics.add_traffic().received.store(3, Ordering::Relaxed);
+    let text = page(&metrics);
+    for line in [
+        "etcd_server_version{server_version=\"3.7.1\"} 1",
+        "etcd_cluster_version{cluster_version=\"3.7\"} 1",
+        "etcd_server_id{server_id=\"bac7efc361f1457e\"} 1",
+        "etcd_server_is_learner 0",
+        "etcd_server_has_leader 1",
+        "etcd_mvcc_put_total 0",
+        "etcd_mvcc_delete_total 0",
+        "etcd_debugging_mvcc_watch_stream_total 0",
+        "etcd_network_client_grpc_received_bytes_total 23",
+        "etcd_debugging_server_alarms{alarm_type=\"NOSPACE\",server_id=\"7\"} 1",
+        "grpc_server_handled_total{grpc_code=\"Canceled\",grpc_method=\"Watch\",grpc_service=\"etcdserverpb.Watch\",grpc_type=\"bidi_stream\"} 0",
+        "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 0",
+        "grpc_server_handling_seconds_bucket{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\",le=\"0.005\"} 0",
+        "grpc_server_handling_seconds_bucket{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\",le=\"0.01\"} 0",
+        "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 0",
+        "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"8.192\"} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "missing: {line}");
+    }
+}
+
+#[test]
+fn the_page_is_well_formed_and_starts_with_every_method_and_code() {
+    let metrics = Metrics::default();
+    let samples = parse(&page(&metrics));
+    let handled = samples.keys().filter(|series| series.starts_with("grpc_server_handled_total")).count();
+    assert_eq!(handled, keygate_proto::methods().len() * 17);
+    for family in [
+        "etcd_server_proposals_failed_total",
+        "etcd_server_leader_changes_seen_total",
+        "etcd_server_quota_backend_bytes",
+        "etcd_mvcc_db_total_size_in_bytes",
+        "etcd_disk_wal_fsync_duration_seconds_count",
+        "etcd_disk_backend_commit_duration_seconds_sum",
+        "process_resident_memory_bytes",
+        "process_cpu_seconds_total",
+        "process_start_time_seconds",
+        "process_network_receive_bytes_total",
+        "process_open_fds",
+        "os_fd_used",
+    ] {
+        assert!(samples.contains_key(family), "missing: {family}");
+    }
+    assert!(samples["process_resident_memory_bytes"] > 1e6);
+}
