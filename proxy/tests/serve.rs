@@ -218,3 +218,16 @@ fn sighup_reads_certificates_again_and_keeps_good_ones() {
     assert!(server.get(&pki, "/health").ends_with(r#"{"health":"true","reason":""}"#));
     assert_eq!(server.stop().0, 0);
 }
+
+#[test]
+fn a_client_that_is_turned_away_is_told_of_in_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]);
+    let mut plain = TcpStream::connect(server.address).unwrap();
+    plain.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let line = server.lines.recv_timeout(PATIENCE).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["msg"], "rejected connection on client endpoint");
+    assert_eq!(line["remote_addr"], plain.local_addr().unwrap().to_string());
+    assert!(line["error"].as_str().unwrap().contains("does not speak TLS"), "{line}");
+}

@@ -122,7 +122,7 @@ enum Rejection {
     HandshakeTimeout,
     #[error("no request was begun in time")]
     Silence,
-    #[error("{error}")]
+    #[error("{}", cause(error))]
     Tls { server_name: String, error: std::io::Error },
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -166,6 +166,17 @@ async fn handshake(
     match start.into_stream(tls.current()).await {
         Ok(stream) => Ok(Some(stream)),
         Err(error) => Err(Rejection::Tls { server_name, error }),
+    }
+}
+
+/// rustls's own words, but for the mistake that is made most.
+fn cause(error: &std::io::Error) -> String {
+    use rustls::{Error, InvalidMessage};
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "the client does not speak TLS; is its endpoint `http://`?".to_owned()
+        }
+        Some(_) | None => error.to_string(),
     }
 }
 
