@@ -1,0 +1,214 @@
+//! A real server process, and callers who show it what they like.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use hyper_util::rt::TokioIo;
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+/// Long enough for a debug build on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A process with data, certificates and a port of its own; dropping it kills that process.
+pub(crate) struct Server {
+    child: Child,
+    address: SocketAddr,
+    directory: TempDir,
+}
+
+/// What a caller shows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shown {
+    /// The common name in a certificate that the server's CA signed.
+    pub(crate) certificate: Option<&'static str>,
+    pub(crate) token: Option<String>,
+}
+
+/// A connection that adds its token to each call.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) channel: Channel,
+    token: Option<String>,
+}
+
+impl Server {
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_keygate"))
+            .arg("serve")
+            .args(["--listen-client-urls", "https://127.0.0.1:0"])
+            .args(["--advertise-client-urls", "https://127.0.0.1:2379", "--bcrypt-cost", "4"])
+            .args(flags)
+            .current_dir(directory.path())
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let (sender, lines) = channel();
+        // Reads to the end, so that the server never waits for somebody to read its log.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                drop(sender.send(line));
+            }
+        });
+        let (start, mut address, mut log) = (Instant::now(), None, Vec::new());
+        loop {
+            let left = PATIENCE.checked_sub(start.elapsed()).expect("not ready in time");
+            let Ok(line) = lines.recv_timeout(left) else { panic!("ended before it was ready: {log:#?}") };
+            let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            match parsed["msg"].as_str().unwrap_or_default() {
+                "serving client traffic securely" => {
+                    address = parsed["address"].as_str().unwrap().parse().ok()
+                }
+                "ready to serve client requests" => break,
+                _ => {}
+            }
+            log.push(line);
+        }
+        Self { child, address: address.expect("the log names the address"), directory }
+    }
+
+    fn pki(&self, file: &str) -> PathBuf {
+        self.directory.path().join("keygate.data/pki").join(file)
+    }
+
+    pub(crate) async fn caller(&self, shown: Shown) -> Caller {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.pki("ca.pem")).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match shown.certificate {
+            None => config.with_no_client_auth(),
+            Some(name) => {
+                let (certificate, key) = self.issue(name);
+                config.with_client_auth_cert(vec![certificate], key).unwrap()
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let connector = TlsConnector::from(Arc::new(config));
+        let address = self.address;
+        let connect = tower::service_fn(move |_: http::Uri| {
+            let connector = connector.clone();
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
+                connector.connect(name, stream).await.map(TokioIo::new)
+            }
+        });
+        let endpoint = Endpoint::from_static("http://localhost").connect_timeout(PATIENCE);
+        let channel = endpoint.connect_with_connector(connect).await.unwrap();
+        Caller { channel, token: shown.token }
+    }
+
+    /// With a certificate of this name.
+    pub(crate) async fn named(&self, certificate: &'static str) -> Caller {
+        self.caller(Shown { certificate: Some(certificate), token: None }).await
+    }
+
+    fn issue(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let ca = std::fs::read(self.pki("ca.pem")).unwrap();
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&ca).unwrap();
+        let x509 = pem.parse_x509().unwrap();
+        let subject = x509.subject().iter_common_name().next().unwrap().as_str().unwrap();
+        let ca_key = KeyPair::from_pem(&std::fs::read_to_string(self.pki("ca-key.pem")).unwrap()).unwrap();
+        let issuer = Issuer::new(params(subject), ca_key);
+        let mut leaf = params(name);
+        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = leaf.signed_by(&key, &issuer).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        (certificate.der().clone(), key)
+    }
+}
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Caller {
+    /// Any RPC with one request message; the first message of its answer. The request stream ends
+    /// behind the message.
+    pub(crate) async fn raw(&self, path: &str, message: Vec<u8>) -> Result<Bytes, Status> {
+        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        client.ready().await.unwrap();
+        let mut request = Request::new(tokio_stream::iter([Bytes::from(message)]));
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("token", token.parse().unwrap());
+        }
+        let path = path.parse().unwrap();
+        let answer = tokio::time::timeout(PATIENCE, async {
+            let mut messages = client.streaming(request, path, Raw).await?.into_inner();
+            messages.message().await
+        });
+        Ok(answer.await.expect("no answer")?.unwrap_or_default())
+    }
+}
+
+/// Messages as bytes.
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        let length = buffer.remaining();
+        Ok(Some(buffer.copy_to_bytes(length)))
+    }
+}
