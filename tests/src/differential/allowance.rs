@@ -7,6 +7,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
+use keygate_proto::etcdserverpb::{RequestOp, TxnRequest, request_op};
 
 use super::{
     call::{Answer, Call},
@@ -19,7 +20,51 @@ struct Rule {
     allows: fn(&Call, &Answer, &Answer) -> bool,
 }
 
-const RULES: &[Rule] = &[];
+const RULES: &[Rule] = &[
+    Rule {
+        tag: "alarm-comes-last",
+        allows: |_, oracle, subject| {
+            let alarm = says(oracle, "database space exceeded") || says(oracle, "corrupt cluster");
+            alarm && subject.ok().is_none()
+        },
+    },
+    Rule {
+        tag: "shape-comes-first",
+        allows: |_, oracle, subject| {
+            let shape = says(subject, "permission not given") || says(subject, "too large lease TTL");
+            shape && (is_about_caller(oracle) || says(oracle, "invalid auth management"))
+        },
+    },
+    Rule {
+        tag: "empty-txn",
+        allows: |call, oracle, subject| {
+            let empty = matches!(call, Call::Txn(txn) if *txn == TxnRequest::default());
+            empty && oracle.ok().is_some() && is_about_caller(subject)
+        },
+    },
+    Rule {
+        tag: "txn-siblings",
+        allows: |call, oracle, subject| {
+            let nests = |op: &RequestOp| matches!(op.request, Some(request_op::Request::RequestTxn(_)));
+            let nested = matches!(call, Call::Txn(txn) if txn.success.iter().chain(&txn.failure).any(nests));
+            nested && says(subject, "duplicate key given") && !says(oracle, "duplicate key given")
+        },
+    },
+    Rule {
+        tag: "hashkv-cache",
+        allows: |call, oracle, subject| {
+            matches!(call, Call::HashKv(_)) && oracle.ok().is_some() && says(subject, "has been compacted")
+        },
+    },
+];
+
+fn says(answer: &Answer, words: &str) -> bool {
+    matches!(answer, Answer::Refused { message, .. } if message.contains(words))
+}
+
+fn is_about_caller(answer: &Answer) -> bool {
+    ["permission denied", "user name is empty", "invalid auth token"].iter().any(|words| says(answer, words))
+}
 
 /// Of pairs that sort alike, see `normalise::settle_ties`.
 pub(super) const SORT_TIES: &str = "sort-ties";

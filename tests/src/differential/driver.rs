@@ -46,23 +46,23 @@ pub struct Contest {
 /// Runs the contest to its end or until the differences are hopeless.
 pub async fn run(contest: Contest) -> Result<Report> {
     let contest = Arc::new(contest);
-    let segments = contest.operations.div_ceil(contest.segment);
     let mut report = Report::default();
     let mut running = JoinSet::new();
-    for number in 0..segments {
-        if running.len() == SEGMENTS_AT_ONCE {
-            report.merge(running.join_next().await.expect("some are running")??);
-        }
-        if report.is_hopeless() {
+    let mut seed = contest.seed;
+    loop {
+        // A segment in which a documented difference changed the state ends early; more follow.
+        let promised = report.operations + running.len() * contest.segment;
+        if promised < contest.operations && running.len() < SEGMENTS_AT_ONCE && !report.is_hopeless() {
+            let (contest, this) = (Arc::clone(&contest), seed);
+            let segment =
+                async move { segment(&contest, this).await.with_context(|| format!("seed {this}")) };
+            running.spawn(Box::pin(segment));
+            seed += 1;
+        } else if let Some(segment) = running.join_next().await {
+            report.merge(segment??);
+        } else {
             break;
         }
-        let contest = Arc::clone(&contest);
-        let seed = contest.seed + number as u64;
-        let segment = async move { segment(&contest, seed).await.with_context(|| format!("seed {seed}")) };
-        running.spawn(Box::pin(segment));
-    }
-    while let Some(segment) = running.join_next().await {
-        report.merge(segment??);
     }
     Ok(report)
 }
@@ -177,7 +177,7 @@ impl Arena<'_> {
         subject: &(dyn std::fmt::Debug + Sync),
     ) {
         let (seed, number) = (self.seed, self.report.operations);
-        let clip = |text: String| text.chars().take(2500).collect::<String>();
+        let clip = |text: String| text.chars().take(2000).collect::<String>();
         let (what, oracle, subject) =
             (clip(what.to_owned()), clip(format!("{oracle:?}")), clip(format!("{subject:?}")));
         self.report.differ(format!(

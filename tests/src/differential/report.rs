@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Enough to see the pattern; behind the first few, states have diverged anyway.
-const TOLD: usize = 15;
+const TOLD: usize = 40;
 
 /// Counts, and the differences in words.
 #[derive(Debug, Default)]

@@ -227,11 +227,9 @@ impl Server {
             "--advertise-client-urls",
             url,
         ]);
-        if self.plan.program == Program::Etcd || plain {
-            let peer = format!("http://127.0.0.1:{}", self.peer_port);
-            command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-            command.args(["--initial-cluster", &format!("solo={peer}")]);
-        }
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &format!("solo={peer}")]);
         if self.plan.program == Program::Etcd && !plain {
             let pki = self.path().join("pki");
             command
