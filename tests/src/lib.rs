@@ -1,5 +1,6 @@
 //! What the suites stand on: real servers to run against, and scenarios that run on etcd and on
 //! Keygate alike. Nothing here is part of the product.
 
+pub mod crash;
 pub mod differential;
 pub mod harness;
