@@ -28,12 +28,15 @@ pub fn stream(context: &Context, view: View, permit: Permit<Sealed>) -> RangeChu
     context.port.range_stream(view, permit, context.max_request_bytes)
 }
 
+/// Is a watch still allowed, as of this view?
+pub type Decide = Box<dyn Fn(&View) -> Result<(), Refusal> + Send>;
+
 /// `decide` is asked again, with the view of the moment, before any event that follows a change of
 /// policy.
 pub fn watch(
     session: &mut WatchSession,
     permit: Permit<Sealed>,
-    decide: Box<dyn Fn(&View) -> Result<(), Refusal> + Send>,
+    decide: Decide,
 ) -> Result<WatchCreated, WatchCreateError> {
     session.create(permit, decide)
 }

@@ -97,6 +97,16 @@ pub fn watch(
     Ok(dispatch::watch(session, permit, Box::new(decide)))
 }
 
+/// Has the other side shown who it is, where that is asked for? Says nothing about rights.
+pub fn known(context: &Context, evidence: Evidence<'_>) -> Result<(), Refusal> {
+    let view = context.port.view();
+    let auth = view.keyspace(KeyspaceId::DEFAULT).ok_or(Refusal::PermissionDenied)?.auth();
+    match context.identifier.identify(evidence.connection, evidence.metadata, auth)? {
+        Caller::Anonymous { .. } if auth.enabled => Err(Refusal::Anonymous),
+        Caller::Anonymous { .. } | Caller::User { .. } => Ok(()),
+    }
+}
+
 /// The keyspace that a stream works in. Says nothing about rights: each request of the stream is
 /// decided for itself.
 pub fn keyspace_of(context: &Context, evidence: Evidence<'_>) -> KeyspaceId {

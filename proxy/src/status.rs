@@ -18,7 +18,8 @@ fn code_and_text(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::KeyNotFound => (Code::InvalidArgument, "etcdserver: key not found"),
         Refusal::ValueProvided => (Code::InvalidArgument, "etcdserver: value is provided"),
         Refusal::LeaseProvided => (Code::InvalidArgument, "etcdserver: lease is provided"),
-        Refusal::TooManyOperations => {
+        // Each level of nesting uses up operations, so etcd says the same of a txn that is too deep.
+        Refusal::TooManyOperations | Refusal::TxnTooDeep { .. } => {
             (Code::InvalidArgument, "etcdserver: too many operations in txn request")
         }
         Refusal::DuplicateKey => (Code::InvalidArgument, "etcdserver: duplicate key given in txn request"),
@@ -30,7 +31,6 @@ fn code_and_text(refusal: &Refusal) -> (Code, &'static str) {
             (Code::Unimplemented, "RangeStream does not support revision filters")
         }
         Refusal::RequestTooLarge { .. } => (Code::InvalidArgument, "etcdserver: request is too large"),
-        Refusal::TxnTooDeep { .. } => (Code::InvalidArgument, "keygate: txns are nested too deeply"),
         Refusal::InvalidClientApiVersion => (Code::InvalidArgument, "etcdserver: invalid client api version"),
 
         Refusal::Compacted => (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"),

@@ -115,14 +115,16 @@ fn changed(descriptor: &FieldDescriptorProto) -> Vec<u8> {
     }
 }
 
-/// Walks from a request message to each of its leaf fields; `around` puts a message at this place
-/// into a whole request.
+/// Puts the bytes of a message at some place into a whole request.
+type Around<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+
+/// Walks from a request message to each of its leaf fields.
 fn walk(
     types: &BTreeMap<String, &'static DescriptorProto>,
     message: &str,
     above: &mut Vec<String>,
-    around: &dyn Fn(&[u8]) -> Vec<u8>,
-    visit: &mut dyn FnMut(Field<'_>, &dyn Fn(&[u8]) -> Vec<u8>),
+    around: Around<'_>,
+    visit: &mut dyn FnMut(Field<'_>, Around<'_>),
 ) {
     if above.iter().any(|seen| seen == message) {
         return;
@@ -265,7 +267,7 @@ fn txns_nest_to_the_limit_and_no_further() {
         let status = rejection.status();
         assert_eq!(
             (status.code(), status.message()),
-            (tonic::Code::InvalidArgument, "keygate: txns are nested too deeply")
+            (tonic::Code::InvalidArgument, "etcdserver: too many operations in txn request")
         );
     }
 }

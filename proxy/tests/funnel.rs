@@ -1,6 +1,8 @@
 //! The wire as clients see it: sizes, unknown methods, headers, logins and the life of streams, by
 //! a real process over TLS.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic, in its helpers too")]
+
 #[allow(dead_code, reason = "each test uses its part")]
 mod support;
 
@@ -50,6 +52,10 @@ async fn sizes_are_refused_as_etcd_refuses_them() {
         refused.message(),
         format!("grpc: received message larger than max ({size} vs. {})", 1_572_864 + (512 << 10))
     );
+    // Of strangers nothing large is read at all: the answer comes while the message is under way.
+    let nobody = server.caller(Shown::default()).await;
+    let unread = kv(&nobody).put(put("k", 1_000_000)).await.unwrap_err();
+    assert_eq!((unread.code(), unread.message()), (Code::InvalidArgument, "etcdserver: user name is empty"));
     // What is only read may be large, and an answer may be larger than any request.
     for n in 0..3 {
         kv(&root).put(put(&format!("big/{n}"), 1_400_000)).await.unwrap();

@@ -2,6 +2,8 @@
 //! each refusal, the same request within the caller's rights: so the refusal is the decision's, not
 //! the request's.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic, in its helpers too")]
+
 #[allow(dead_code, reason = "each test uses its part")]
 mod support;
 
@@ -88,12 +90,13 @@ fn assert_denied<T: std::fmt::Debug>(outcome: Result<T, Status>, what: &str) {
 #[tokio::test]
 async fn a_nested_txn_needs_every_right_of_what_is_in_it() {
     use pb::request_op::Request;
+    type Make = fn(&str) -> Request;
     let server = Server::start(&[]);
     let root = server.named("root").await;
     user(&root, "limited", &[(READWRITE, "own/", "own0")]).await;
     put_as(&root, put("secret")).await;
     let limited = server.named("limited").await;
-    let kinds: [(&str, fn(&str) -> Request); 4] = [
+    let kinds: [(&str, Make); 4] = [
         ("range", |key| Request::RequestRange(get(key))),
         ("put", |key| Request::RequestPut(put(key))),
         ("delete", |key| Request::RequestDeleteRange(delete(key))),

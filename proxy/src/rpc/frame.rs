@@ -35,6 +35,8 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 /// The messages of a request body.
 pub(super) struct Messages<B> {
     body: B,
+    /// The first frame, as long as nothing had to be joined.
+    first: Option<Bytes>,
     buffer: BytesMut,
     limit: usize,
     ended: bool,
@@ -46,26 +48,47 @@ where
 {
     /// Messages longer than `limit` are refused by their length alone.
     pub(super) fn new(body: B, limit: usize) -> Self {
-        Self { body, buffer: BytesMut::new(), limit, ended: false }
+        Self { body, first: None, buffer: BytesMut::new(), limit, ended: false }
     }
 
-    /// The one message of a unary request.
+    /// The length that the first message claims, before it is read.
+    pub(super) async fn announced(&mut self) -> Result<usize, Status> {
+        loop {
+            let bytes = self.first.as_deref().unwrap_or(&self.buffer);
+            if let Some(length) = self.length_of(bytes)? {
+                return Ok(length);
+            }
+            self.join_first();
+            match self.data().await? {
+                Some(data) if self.buffer.is_empty() => self.first = Some(data),
+                Some(data) => self.buffer.extend_from_slice(&data),
+                None => return Err(status::broken_framing("grpc: the request has no whole message")),
+            }
+        }
+    }
+
+    /// The one message of a unary request, after its length was [`Self::announced`].
     pub(super) async fn only(mut self) -> Result<Bytes, Status> {
         // Nearly always the whole message is one frame of data: then nothing is copied.
-        if let Some(mut data) = self.data().await? {
-            if let Some(length) = self.length_of(&data)?
-                && data.len() == PREFIX + length
-            {
+        if let Some(mut data) = self.first.take_if(|data| data.len() >= PREFIX) {
+            if self.length_of(&data)? == Some(data.len() - PREFIX) {
                 data.advance(PREFIX);
                 return Ok(data);
             }
-            self.buffer.extend_from_slice(&data);
+            self.first = Some(data);
         }
         self.next().await?.ok_or_else(|| status::broken_framing("grpc: the request has no message"))
     }
 
+    fn join_first(&mut self) {
+        if let Some(first) = self.first.take() {
+            self.buffer.extend_from_slice(&first);
+        }
+    }
+
     /// The next message; None when the client has sent its last. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        self.join_first();
         loop {
             if let Some(length) = self.length_of(&self.buffer)?
                 && self.buffer.len() >= PREFIX + length

@@ -7,9 +7,9 @@ use http_body::Body;
 use keygate_proto::health::{HealthCheckResponse, health_check_response::ServingStatus};
 use tonic::Status;
 
-use super::frame::{self, Messages};
+use super::frame;
 use super::meter::Meter;
-use super::{Call, decode, encode, message_limit, refuse};
+use super::{Call, decode, encode, read_one, refuse};
 use crate::stack::{self, Context, Evidence};
 use crate::status;
 
@@ -49,12 +49,12 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     let Call { connection, metadata, body } = call;
-    let message = Messages::new(body, message_limit(context)).only().await?;
+    let evidence = Evidence { connection: &connection, metadata: &metadata };
+    let message = read_one(context, evidence, body).await?;
     meter.received();
     let Some(operation) = decode::health(message).map_err(|rejection| rejection.status())? else {
         return Ok(None);
     };
-    let evidence = Evidence { connection: &connection, metadata: &metadata };
     let reply = stack::run(context, evidence, operation).await.map_err(|refusal| status::of(&refusal))?;
     encode::health(reply).map(Some).map_err(|refusal| status::of(&refusal))
 }

@@ -14,7 +14,7 @@ use tonic::Status;
 
 use super::frame::{self, Messages};
 use super::meter::{Meter, Received};
-use super::{Call, decode, encode, message_limit};
+use super::{Call, decode, encode, read_many};
 use crate::identify::ConnectionIdentity;
 use crate::stack::{self, Context, Evidence};
 use crate::status;
@@ -32,7 +32,8 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     let Call { connection, metadata, body } = call;
-    let messages = Messages::new(body, message_limit(context));
+    let evidence = Evidence { connection: &connection, metadata: &metadata };
+    let messages = read_many(context, evidence, body);
     let received = meter.received_counter();
     let stream = KeepAlive { context: context.clone(), connection, metadata, messages, received };
     let answers = stream::unfold(stream, |mut stream| async move {

@@ -34,6 +34,10 @@ use methods::{Kind, Method};
 /// What etcd allows a message beyond `--max-request-bytes` before it refuses it unread.
 const MESSAGE_OVERHEAD: usize = 512 << 10;
 
+/// What is read of a message from somebody who has not shown who they are. A login, and every
+/// request that is not made to cost memory, fits many times.
+const STRANGERS_MESSAGE: usize = 64 << 10;
+
 /// The gRPC side of one serving thread. Cheap to clone.
 #[derive(Clone)]
 pub struct GrpcService {
@@ -103,7 +107,8 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     let Call { connection, metadata, body } = call;
-    let message = Messages::new(body, message_limit(context)).only().await?;
+    let evidence = Evidence { connection: &connection, metadata: &metadata };
+    let message = read_one(context, evidence, body).await?;
     meter.received();
     let size = message.len();
     let operation = decode(message, &context.limits).map_err(|rejection| rejection.status())?;
@@ -112,9 +117,33 @@ where
     if size > limit && operation.is_write() {
         return Err(status::of(&Refusal::RequestTooLarge { size, limit }));
     }
-    let evidence = Evidence { connection: &connection, metadata: &metadata };
     let reply = stack::run(context, evidence, operation).await.map_err(|refusal| status::of(&refusal))?;
     encode(context.identity, reply)
+}
+
+/// The message of a request that has one. A large one is read only of those who have shown who they
+/// are: nobody else makes the server hold it.
+async fn read_one<B>(context: &Context, evidence: Evidence<'_>, body: B) -> Result<Bytes, Status>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut messages = Messages::new(body, message_limit(context));
+    if messages.announced().await? > STRANGERS_MESSAGE {
+        stack::known(context, evidence).map_err(|refusal| status::of(&refusal))?;
+    }
+    messages.only().await
+}
+
+/// The messages of a request that has many.
+fn read_many<B>(context: &Context, evidence: Evidence<'_>, body: B) -> Messages<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let limit = match stack::known(context, evidence) {
+        Ok(()) => message_limit(context),
+        Err(_) => STRANGERS_MESSAGE,
+    };
+    Messages::new(body, limit)
 }
 
 fn message_limit(context: &Context) -> usize {

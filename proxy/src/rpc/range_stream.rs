@@ -12,9 +12,9 @@ use keygate_proto::etcdserverpb as pb;
 use tonic::Status;
 
 use super::decode::Decode;
-use super::frame::{self, Messages};
+use super::frame;
 use super::meter::Meter;
-use super::{Call, encode, message_limit, refuse};
+use super::{Call, encode, read_one, refuse};
 use crate::stack::{self, Context, Evidence};
 use crate::{status, transform};
 
@@ -54,9 +54,9 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     let Call { connection, metadata, body } = call;
-    let message = Messages::new(body, message_limit(context)).only().await?;
+    let evidence = Evidence { connection: &connection, metadata: &metadata };
+    let message = read_one(context, evidence, body).await?;
     meter.received();
     let operation = decode(message, &context.limits).map_err(|rejection| rejection.status())?;
-    let evidence = Evidence { connection: &connection, metadata: &metadata };
     stack::run_stream(context, evidence, operation).map_err(|refusal| status::of(&refusal))
 }

@@ -24,7 +24,7 @@ use tonic::Status;
 
 use super::frame::{self, Messages};
 use super::meter::{Meter, Received};
-use super::{Call, decode, encode, message_limit};
+use super::{Call, decode, encode, message_limit, read_many};
 use crate::identify::ConnectionIdentity;
 use crate::stack::{self, Context, Evidence};
 use crate::{status, transform};
@@ -55,9 +55,10 @@ where
     let Call { connection, metadata, body } = call;
     let evidence = Evidence { connection: &connection, metadata: &metadata };
     let keyspace = stack::keyspace_of(context, evidence);
+    let messages = read_many(context, evidence, body);
     let watch = Watch {
         session: context.port.watch_session(keyspace),
-        messages: Messages::new(body, message_limit(context)),
+        messages,
         received: meter.received_counter(),
         context: context.clone(),
         connection,
@@ -103,11 +104,12 @@ where
         match request_union {
             Some(RequestUnion::CreateRequest(request)) => self.create(request),
             Some(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id })) => self.cancel(watch_id),
-            Some(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})) => {
-                self.session.request_progress()
+            Some(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})) if !self.watchers.is_empty() => {
+                self.session.request_progress();
             }
-            // What a newer client may know and we do not, as etcd does.
-            None => {}
+            // Without a watcher there is no progress to tell of, and what a newer client may ask we
+            // do not know: silence for both, as in etcd.
+            Some(RequestUnion::ProgressRequest(_)) | None => {}
         }
         Ok(())
     }

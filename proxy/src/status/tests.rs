@@ -19,7 +19,7 @@ fn table() -> Vec<(Refusal, Code, &'static str)> {
         (R::StreamSortUnsupported, Unimplemented, "RangeStream does not support custom sort orders"),
         (R::StreamFilterUnsupported, Unimplemented, "RangeStream does not support revision filters"),
         (R::RequestTooLarge { size: 2, limit: 1 }, InvalidArgument, "etcdserver: request is too large"),
-        (R::TxnTooDeep { limit: 16 }, InvalidArgument, "keygate: txns are nested too deeply"),
+        (R::TxnTooDeep { limit: 16 }, InvalidArgument, "etcdserver: too many operations in txn request"),
         (R::InvalidClientApiVersion, InvalidArgument, "etcdserver: invalid client api version"),
         (R::Compacted, OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
         (R::FutureRevision, OutOfRange, "etcdserver: mvcc: required revision is a future revision"),

@@ -19,7 +19,9 @@ fn body(pieces: Vec<Bytes>) -> impl Body<Data = Bytes, Error = Infallible> + Unp
 
 async fn only(bytes: &[u8], piece: usize, limit: usize) -> Result<Bytes, Status> {
     let pieces = bytes.chunks(piece.max(1)).map(Bytes::copy_from_slice).collect();
-    Messages::new(body(pieces), limit).only().await
+    let mut messages = Messages::new(body(pieces), limit);
+    messages.announced().await?;
+    messages.only().await
 }
 
 #[tokio::test]
