@@ -1,4 +1,5 @@
 //! etcd's Auth API: which error, when the auth revision moves, when the policy is compiled anew.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod mvcc_store;
 

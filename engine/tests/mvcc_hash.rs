@@ -1,4 +1,5 @@
 //! `HashKV` gives what etcd 3.7.1 gave for the same story; the numbers were read from a running one.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod mvcc_store;
 

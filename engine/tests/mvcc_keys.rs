@@ -1,5 +1,6 @@
 //! What etcd promises about keys, txns, compaction, leases and alarms, rule by rule. Where a rule is surprising it was
 //! seen at etcd 3.7.1.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod mvcc_store;
 

@@ -1,5 +1,6 @@
 //! Random stories: the state machine against a naive model, and against itself under another schedule of flushes,
 //! evictions, prunings and restarts. A failure prints its seed; `MVCC_SEED` runs that one, `MVCC_SEEDS` sets how many.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod mvcc_model_of_etcd;
 mod mvcc_store;

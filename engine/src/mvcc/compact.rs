@@ -4,7 +4,8 @@
 //! refused, whether it is there still or not.
 
 use super::effects::{Change, Compaction, Effects};
-use super::entry::{Entry, Key};
+use super::entry::Entry;
+use super::key::Key;
 use super::keyspace::Keyspace;
 use super::meta;
 use super::revision::RowKey;
@@ -81,12 +82,11 @@ impl Keyspace {
         let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_ref()));
         let mut found = Vec::new();
         let mut last = None;
-        let mut looked = 0;
-        for (key, entry) in self.index.range::<_, [u8]>((start, Bound::<&[u8]>::Unbounded)) {
+        let entries = self.index.range::<_, [u8]>((start, Bound::<&[u8]>::Unbounded));
+        for (looked, (key, entry)) in entries.enumerate() {
             if looked == max_keys {
                 return (found, last);
             }
-            looked += 1;
             last = Some(key.clone());
             if entry.has_superseded(self.compact_revision) {
                 found.push(key.clone());

@@ -8,9 +8,6 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Detached from the request that brought it. Sixteen bytes in the index where `Bytes` takes thirty-two.
-pub(super) type Key = Arc<[u8]>;
-
 /// One version of a key without its value. `version` 0 is a tombstone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Version {

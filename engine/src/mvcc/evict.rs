@@ -1,6 +1,7 @@
 //! Keeps memory within its budget: current values that the store holds too are dropped, those not read lately first.
 
-use super::entry::{Entry, Held, Key};
+use super::entry::{Entry, Held};
+use super::key::Key;
 use super::keyspace::Keyspace;
 use super::state::State;
 use keygate_core::KeyspaceId;

@@ -3,7 +3,8 @@
 //! Readers hold it as part of a snapshot and use the methods of `read.rs`, `changes.rs` and `hash.rs`; only
 //! [`super::State`] changes it.
 
-use super::entry::{Entry, Held, Key, Version};
+use super::entry::{Entry, Held, Version};
+use super::key::Key;
 use super::lease::Lease;
 use super::pending::Pending;
 use super::read::ReadError;

@@ -4,7 +4,8 @@
 //! What an interrupted compaction left is dropped at once and handed back for deletion.
 
 use super::effects::Change;
-use super::entry::{Entry, Held, Key, Version};
+use super::entry::{Entry, Held, Version};
+use super::key::Key;
 use super::keyspace::Keyspace;
 use super::lease::Lease;
 use super::meta::{self, Record};

@@ -17,6 +17,7 @@ mod effects;
 mod state;
 
 mod entry;
+mod key;
 mod keyspace;
 mod pending;
 

@@ -1,6 +1,7 @@
 //! Range, and txns that only read: pure questions to a snapshot.
 
-use super::entry::{Entry, Key, Version};
+use super::entry::{Entry, Version};
+use super::key::Key;
 use super::keyspace::{Keyspace, key_value};
 use super::row::RowSource;
 use super::txn::Path;

@@ -3,7 +3,8 @@
 //! Whatever can be refused is refused by the checks, before [`Writing::begin`]; afterwards only damage stops a change.
 
 use super::effects::{Change, Effects, StoredEvent};
-use super::entry::{Entry, Held, Key, Version};
+use super::entry::{Entry, Held, Version};
+use super::key::Key;
 use super::keyspace::{Keyspace, key_value};
 use super::revision::{Revision, RowKey};
 use super::row::{Row, RowSource};

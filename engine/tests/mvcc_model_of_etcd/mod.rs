@@ -1,4 +1,5 @@
 //! etcd's semantics in the most naive way: a whole copy of all keys for each revision.
+#![allow(clippy::unwrap_used, clippy::new_without_default, unreachable_pub, reason = "tests")]
 
 use crate::mvcc_store::*;
 use keygate_core::*;

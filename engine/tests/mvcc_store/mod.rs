@@ -1,5 +1,10 @@
 //! A member without disk and network: the state machine, a store in memory that is written behind, an open policy.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::new_without_default,
+    reason = "tests, of which each file uses a part"
+)]
 
 use bytes::Bytes;
 use keygate_core::*;
