@@ -46,8 +46,10 @@ fn passwd(name: &str) -> Operation<Sealed> {
     }
 }
 
-/// Runs a story: each step's outcome, by how much the auth revision moved, and whether the policy moved.
-fn tell(m: &mut Machine, story: Vec<(Operation<Sealed>, Result<(), Refusal>, u64, bool)>) {
+/// What is done, its outcome, by how much the auth revision moves, and whether the policy moves.
+type Step = (Operation<Sealed>, Result<(), Refusal>, u64, bool);
+
+fn tell(m: &mut Machine, story: Vec<Step>) {
     for (step, (operation, outcome, moved, policy)) in story.into_iter().enumerate() {
         let name = format!("step {step}: {operation:?}");
         let (before, fence) = (m.space().auth().revision, m.space().policy().fence());

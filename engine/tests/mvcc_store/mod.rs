@@ -3,6 +3,7 @@
     dead_code,
     clippy::unwrap_used,
     clippy::new_without_default,
+    unreachable_pub,
     reason = "tests, of which each file uses a part"
 )]
 
