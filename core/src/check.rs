@@ -34,11 +34,10 @@ impl<V: ValueSize> Operation<V> {
             Self::LeaseGrant(grant) if grant.ttl > MAX_LEASE_TTL => Err(Refusal::LeaseTtlTooLarge),
             Self::UserAdd(add) if add.name.is_empty() => Err(Refusal::UserEmpty),
             Self::RoleAdd { name } if name.is_empty() => Err(Refusal::RoleEmpty),
-            Self::RoleGrantPermission(grant) if grant_is_empty(&grant.permission.range) => {
-                Err(Refusal::PermissionNotGiven)
-            }
-            // Observed of etcd: a permission on an interval that holds nothing is refused.
-            Self::RoleGrantPermission(grant) if grant.permission.range.is_empty() => {
+            // Observed of etcd 3.7.1: a permission on nothing is refused with this.
+            Self::RoleGrantPermission(grant)
+                if names_nothing(&grant.permission.range) || grant.permission.range.is_empty() =>
+            {
                 Err(Refusal::InvalidAuthManagement)
             }
             Self::Compact(_)
@@ -79,7 +78,7 @@ impl<V: ValueSize> Operation<V> {
 }
 
 /// A grant that names neither a key nor an end. (An empty key with an end is a range from the start.)
-fn grant_is_empty(range: &KeyRange) -> bool {
+fn names_nothing(range: &KeyRange) -> bool {
     matches!(range, KeyRange::Single(key) if key.is_empty())
 }
 

@@ -105,6 +105,9 @@ pub enum Refusal {
     /// a client: the gateway decides again.
     #[error("policy changed between decision and execution")]
     StalePermit,
+    /// bcrypt hashes no more.
+    #[error("password is longer than 72 bytes")]
+    PasswordTooLong,
     /// Tokens can be verified but not made here.
     #[error("token signing attempted with verify-only key")]
     VerifyOnlyKey,

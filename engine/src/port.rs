@@ -10,7 +10,7 @@ use crate::storage::Store;
 use crate::stream::RangeChunks;
 use crate::view::View;
 use crate::watch::{EventBatch, Registry, WatchSession};
-use keygate_core::{KeyspaceId, Permit, Refusal, Reply, Sealed};
+use keygate_core::{KeyspaceId, Operation, Permit, Refusal, Reply, Sealed};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -90,11 +90,16 @@ impl Port {
     /// to every reader. [`Refusal::StalePermit`]: decide again on a fresh view.
     pub async fn propose(&self, permit: Permit<Sealed>) -> Answered {
         self.engine.check_space(&permit)?;
+        let physical = matches!(permit.operation(), Operation::Compact(compact) if compact.physical);
         let (reply, answer) = oneshot::channel();
         let proposal = Proposal::new(permit, Some((self.id, reply)))?;
         self.engine.send(Request::Propose(proposal))?;
         // The sender is dropped without an answer only when the engine stops.
-        answer.await.unwrap_or(Err(Refusal::Stopping))
+        let answer = answer.await.unwrap_or(Err(Refusal::Stopping))?;
+        if physical {
+            self.engine.wait_pruned().await?;
+        }
+        Ok(answer)
     }
 
     /// For every operation with one answer that changes nothing.

@@ -85,6 +85,7 @@ fn code_and_text(refusal: &Refusal) -> (Code, &'static str) {
         // The gateway decides again before this can be seen. Should a client ever see it, then as
         // what it is to them: the request did not get through, and nothing was done.
         Refusal::StalePermit | Refusal::TimedOut => (Code::Unavailable, "etcdserver: request timed out"),
+        Refusal::PasswordTooLong => (Code::Unknown, "bcrypt: password length exceeds 72 bytes"),
         Refusal::VerifyOnlyKey => (Code::Unknown, "auth: token signing attempted with verify-only key"),
 
         Refusal::NoLeader => (Code::Unavailable, "etcdserver: no leader"),

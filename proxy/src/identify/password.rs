@@ -104,7 +104,7 @@ fn work(jobs: &Mutex<Receiver<Job>>, decoy: &OnceLock<String>, cost: u32) {
 
 fn hash(password: &str, cost: u32) -> Result<PasswordHash, Refusal> {
     if password.len() > MAX_PASSWORD_BYTES {
-        return Err(Refusal::Internal { cause: "password length exceeds 72 bytes" });
+        return Err(Refusal::PasswordTooLong);
     }
     match bcrypt::hash_with_result(password, cost) {
         Ok(parts) => Ok(PasswordHash(parts.format_for_version(Version::TwoA))),

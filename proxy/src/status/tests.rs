@@ -61,10 +61,11 @@ fn table() -> Vec<(Refusal, Code, &'static str)> {
         (R::Corrupt, DataLoss, "etcdserver: corrupt cluster"),
         (R::Unimplemented, Unimplemented, "keygate: not supported by this server yet"),
         (R::Internal { cause: "secret of the operator" }, Internal, "keygate: internal failure"),
+        (R::PasswordTooLong, Unknown, "bcrypt: password length exceeds 72 bytes"),
     ]
 }
 
-const VARIANTS: usize = 48;
+const VARIANTS: usize = 49;
 
 fn position(refusal: &Refusal) -> usize {
     use Refusal as R;
@@ -117,6 +118,7 @@ fn position(refusal: &Refusal) -> usize {
         R::Corrupt => 45,
         R::Unimplemented => 46,
         R::Internal { .. } => 47,
+        R::PasswordTooLong => 48,
     }
 }
 
