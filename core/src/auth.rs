@@ -49,11 +49,9 @@ impl fmt::Debug for PasswordHash {
 }
 
 /// How a user will log in.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Credential {
-    /// As the client sent it. The gateway replaces it by its hash; it cannot be serialised, so it
-    /// cannot reach the log.
-    #[serde(skip)]
+    /// As the client sent it. The gateway replaces it by its hash; the log's encoder refuses it.
     Password(Secret),
     Hashed(PasswordHash),
     /// Only by client certificate.

@@ -1,8 +1,8 @@
 //! Every request as one typed thing.
 //!
 //! `V` is the kind of value carried: [`crate::Plaintext`] as decoded, [`crate::Sealed`] behind the
-//! transform stage, and the engine's own stored form in its log. Variants are serialised by
-//! position: new ones go to the end, none is removed.
+//! transform stage, and the engine's own stored form in its log. What is serialised here is part of
+//! the log's format; the list of operations is not, the log has its own.
 
 use crate::auth::{Credential, Permission};
 use crate::range::KeyRange;
@@ -17,7 +17,7 @@ impl LeaseId {
     pub const NONE: Self = Self(0);
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Operation<V> {
     Range(Range),
     RangeStream(Range),
@@ -52,7 +52,6 @@ pub enum Operation<V> {
     AuthDisable,
     AuthStatus,
     /// Never proposed: the gateway verifies the password itself.
-    #[serde(skip)]
     Authenticate {
         name: String,
         password: crate::auth::Secret,
@@ -278,7 +277,7 @@ pub struct AlarmRequest {
     pub alarm: AlarmKind,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UserAdd {
     pub name: String,
     pub credential: Credential,

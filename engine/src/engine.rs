@@ -56,7 +56,7 @@ struct Inner {
     fatal: Fatal,
     requests: Sender<Request>,
     next_port: AtomicUsize,
-    ports: Mutex<Vec<(Arc<Mutex<Registry>>, Arc<AtomicUsize>)>>,
+    ports: Mutex<Vec<Arc<Mutex<Registry>>>>,
     /// Held until shutdown; the lock on the directory goes with it.
     threads: Mutex<Option<(JoinHandle<()>, DataDir)>>,
     space_alarm: AtomicU64,
@@ -204,7 +204,7 @@ impl Engine {
         let view = self.view();
         let default = view.keyspace(KeyspaceId::DEFAULT);
         let (mut watchers, mut slow) = (0, 0);
-        for (registry, _) in self.0.ports.lock().iter() {
+        for registry in self.0.ports.lock().iter() {
             let registry = registry.lock();
             watchers += registry.len() as u64;
             slow += registry.behind() as u64;
@@ -237,7 +237,7 @@ impl Engine {
 
     pub(crate) fn add_mailbox(&self, mailbox: Mailbox) -> PortId {
         let id = PortId(self.0.next_port.fetch_add(1, Ordering::Relaxed));
-        self.0.ports.lock().push((mailbox.registry.clone(), mailbox.watchers.clone()));
+        self.0.ports.lock().push(mailbox.registry.clone());
         // After a stop nobody delivers to it, and its proposals are refused.
         drop(self.0.requests.send(Request::AddMailbox(id, mailbox)));
         id

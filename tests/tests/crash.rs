@@ -4,6 +4,8 @@
 //! instants. After each restart the whole new history is read back and checked, see
 //! [`keygate_tests::crash`].
 
+#![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
+
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result};

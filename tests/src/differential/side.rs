@@ -90,10 +90,10 @@ impl Side {
                     range.count += 1;
                 }
             }
-            (Some(Tamper::Text), Answer::Refused { code, message }) => {
-                if *code != Code::Ok && lie_is_due(&mut self.lies) {
-                    message.push('.');
-                }
+            (Some(Tamper::Text), Answer::Refused { code, message })
+                if *code != Code::Ok && lie_is_due(&mut self.lies) =>
+            {
+                message.push('.');
             }
             _ => {}
         }

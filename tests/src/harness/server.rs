@@ -202,7 +202,7 @@ impl Server {
         let text = fs::read_to_string(self.log_path()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let fatal = |line: &&str| line.contains("panic") || line.contains("\"fatal\"");
-        let from = lines.iter().position(|line| fatal(line)).unwrap_or(lines.len().saturating_sub(30));
+        let from = lines.iter().position(fatal).unwrap_or(lines.len().saturating_sub(30));
         lines.iter().skip(from).take(30).copied().collect::<Vec<&str>>().join("\n")
     }
 

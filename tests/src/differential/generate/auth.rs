@@ -43,8 +43,8 @@ impl Generator {
 
     /// After auth was turned on: everybody logs in.
     pub(super) fn log_everyone_in(&mut self) {
-        for user in 0..USERS.len() {
-            let (name, password) = (USERS[user].to_owned(), self.model.passwords[user].clone());
+        for (name, password) in USERS.iter().zip(self.model.passwords.clone()) {
+            let name = (*name).to_owned();
             let call = Call::Authenticate(AuthenticateRequest { name, password });
             self.queue.push_back(Generator::by(Caller::Nobody, call));
         }
