@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use keygate_proto::etcdserverpb::{RequestOp, TxnRequest, request_op};
 
 use super::{
-    call::{Answer, Call},
+    call::{Answer, Call, Reply},
     watch::Item,
 };
 
@@ -25,7 +25,8 @@ const RULES: &[Rule] = &[
         tag: "alarm-comes-last",
         allows: |_, oracle, subject| {
             let alarm = says(oracle, "database space exceeded") || says(oracle, "corrupt cluster");
-            alarm && subject.ok().is_none()
+            let size = says(oracle, "request is too large") && is_about_caller(subject);
+            size || alarm && subject.ok().is_none()
         },
     },
     Rule {
@@ -50,13 +51,20 @@ const RULES: &[Rule] = &[
             nested && says(subject, "duplicate key given") && !says(oracle, "duplicate key given")
         },
     },
-    Rule {
-        tag: "hashkv-cache",
-        allows: |call, oracle, subject| {
-            matches!(call, Call::HashKv(_)) && oracle.ok().is_some() && says(subject, "has been compacted")
-        },
-    },
+    Rule { tag: "hashkv-cache", allows: is_from_cache },
 ];
+
+/// etcd keeps the hashes of compactions, and of revisions that never were.
+fn is_from_cache(_: &Call, oracle: &Answer, subject: &Answer) -> bool {
+    match (oracle.ok(), subject.ok()) {
+        (Some(Reply::HashKv(_)), None) => says(subject, "has been compacted"),
+        (Some(Reply::HashKv(theirs)), Some(Reply::HashKv(ours))) => {
+            theirs.hash_revision <= 0
+                || theirs.compact_revision == -1 && ours.compact_revision >= theirs.hash_revision
+        }
+        _ => false,
+    }
+}
 
 fn says(answer: &Answer, words: &str) -> bool {
     matches!(answer, Answer::Refused { message, .. } if message.contains(words))
