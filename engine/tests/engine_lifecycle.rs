@@ -1,5 +1,7 @@
 //! The engine as a whole: what is answered is durable and visible, also after a restart.
 
+#![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
+
 mod support;
 
 use keygate_core::{Answer, Compact, KeyRange, LeaseId, Operation, Permit, Refusal, Sealed, WatchCreate};

@@ -113,7 +113,8 @@ fn the_state_machine_is_deterministic_by_construction() {
         if !path.components().any(|part| part.as_os_str() == "mvcc") {
             continue;
         }
-        for word in ["HashMap", "HashSet", "SystemTime", "Instant", "rand::", "std::fs", "async fn", ".await"] {
+        for word in ["HashMap", "HashSet", "SystemTime", "Instant", "rand::", "std::fs", "async fn", ".await"]
+        {
             let uses = text.lines().any(|line| line.contains(word) && !line.trim_start().starts_with("//"));
             assert!(!uses, "{} uses {word}", path.display());
         }
