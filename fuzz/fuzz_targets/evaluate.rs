@@ -9,6 +9,7 @@ mod model;
 #[path = "evaluate/story.rs"]
 mod story;
 
+use arbitrary::{Arbitrary, Unstructured};
 use keygate_core::{Answer, KeyRange, Limits, Operation, Range, Refusal};
 use keygate_engine::mvcc::{MemoryOnly, ReadError};
 use libfuzzer_sys::fuzz_target;
@@ -20,9 +21,18 @@ const LIMITS: Limits = Limits { txn_operations: 128, txn_depth: 32 };
 /// The model's work grows with the square of it.
 const STEPS: usize = 64;
 
-fuzz_target!(|story: Vec<Step>| {
+fuzz_target!(|data: &[u8]| {
+    // Not a `Vec`, which ends with every second element.
+    let mut data = Unstructured::new(data);
+    let mut story = Vec::new();
+    while story.len() < STEPS
+        && !data.is_empty()
+        && let Ok(step) = Step::arbitrary(&mut data)
+    {
+        story.push(step);
+    }
     let (mut member, mut model) = (Member::new(), Model::new());
-    for step in story.iter().take(STEPS) {
+    for step in &story {
         if let Act::Disturb(disturbance) = &step.act {
             member.disturb(disturbance);
         }

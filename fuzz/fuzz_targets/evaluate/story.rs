@@ -37,11 +37,17 @@ pub enum Disturbance {
 #[derive(Arbitrary, Debug)]
 pub struct Put {
     key: Key,
-    /// None: keep.
-    value: Option<Value>,
-    lease: Option<Lease>,
+    value: Value,
+    /// Most puts set both; one that keeps is refused unless the key is there.
+    keep_value: Seldom,
+    lease: Seldom,
+    keep_lease: Seldom,
     prev_kv: bool,
 }
+
+/// The number of the lease, or yes, where it is not 0.
+#[derive(Arbitrary, Debug)]
+struct Seldom(u8);
 
 #[derive(Arbitrary, Debug)]
 pub struct Delete {
@@ -89,7 +95,8 @@ pub struct Query {
     target: u8,
     keys_only: bool,
     count_only: bool,
-    filters: Option<[Number; 4]>,
+    filtered: Seldom,
+    filters: [Number; 4],
 }
 
 #[derive(Arbitrary, Debug)]
@@ -129,6 +136,12 @@ impl Number {
             Self::Least => i64::MIN,
             Self::Greatest => i64::MAX,
         }
+    }
+}
+
+impl Seldom {
+    fn get(&self) -> i64 {
+        i64::from(self.0 % 16).saturating_sub(12).max(0)
     }
 }
 
@@ -183,11 +196,14 @@ impl Put {
     fn core(&self) -> core::Put<Sealed> {
         core::Put {
             key: self.key.bytes(),
-            value: self
-                .value
-                .as_ref()
-                .map_or(core::PutValue::Keep, |value| core::PutValue::Set(value.sealed())),
-            lease: self.lease.as_ref().map_or(core::PutLease::Keep, |lease| core::PutLease::Set(lease.id())),
+            value: match self.keep_value.get() {
+                0 => core::PutValue::Set(self.value.sealed()),
+                _ => core::PutValue::Keep,
+            },
+            lease: match self.keep_lease.get() {
+                0 => core::PutLease::Set(LeaseId(self.lease.get())),
+                _ => core::PutLease::Keep,
+            },
             prev_kv: self.prev_kv,
         }
     }
@@ -249,7 +265,8 @@ impl Query {
         range.sort_target = [Key, Version, Create, Mod, Value][usize::from(self.target % 5)];
         range.keys_only = self.keys_only;
         range.count_only = self.count_only;
-        if let Some(filters) = &self.filters {
+        if self.filtered.get() != 0 {
+            let filters = &self.filters;
             range.min_mod_revision = filters[0].at(revision);
             range.max_mod_revision = filters[1].at(revision);
             range.min_create_revision = filters[2].at(revision);
