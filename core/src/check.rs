@@ -92,7 +92,10 @@ fn check_range(range: &Range) -> Result<(), Refusal> {
 
 fn check_range_stream(range: &Range) -> Result<(), Refusal> {
     check_range(range)?;
-    if range.sort_order != SortOrder::None || range.sort_target != SortTarget::Key {
+    // Key order, however it is said: without an order the target means nothing.
+    let by_key = range.sort_order == SortOrder::None
+        || (range.sort_order == SortOrder::Ascend && range.sort_target == SortTarget::Key);
+    if !by_key {
         return Err(Refusal::StreamSortUnsupported);
     }
     let filters = [

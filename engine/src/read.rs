@@ -9,8 +9,8 @@ use crate::port::Answered;
 use crate::rows::StoreRows;
 use crate::view::View;
 use keygate_core::{
-    Answer, AuthStatus, KeyRange, KeyspaceId, LeaseDetail, LeaseTimeToLive, MemberInfo, Operation, Permit,
-    Range, Refusal, Reply, Sealed, StatusAnswer, Txn,
+    Answer, AuthStatus, KeyRange, KeyspaceId, LeaseDetail, LeaseTimeToLive, MemberInfo, Operation,
+    Permission, PermissionKind, Permit, ROOT, Range, Refusal, Reply, Sealed, StatusAnswer, Txn,
 };
 
 /// Keys that a serving thread walks over by itself: about half a millisecond.
@@ -61,7 +61,9 @@ pub(crate) async fn read(engine: &Engine, view: &View, permit: Permit<Sealed>) -
         Operation::UserList => reply(Answer::Names(keyspace.auth().users.keys().cloned().collect())),
         Operation::RoleGet { name } => {
             let role = keyspace.auth().roles.get(&name).ok_or(Refusal::RoleNotFound)?;
-            reply(Answer::Permissions(role.permissions.clone()))
+            // What `root` may do is not a matter of rows.
+            let permissions = if name == ROOT { vec![everything()] } else { role.permissions.clone() };
+            reply(Answer::Permissions(permissions))
         }
         Operation::RoleList => reply(Answer::Names(keyspace.auth().roles.keys().cloned().collect())),
         Operation::Health => reply(Answer::Serving),
@@ -138,6 +140,10 @@ async fn answer(
         Ok(Err(error)) => Err(engine.explain(error)),
         Err(_) => Err(Refusal::Stopping),
     }
+}
+
+fn everything() -> Permission {
+    Permission { kind: PermissionKind::ReadWrite, range: KeyRange::everything() }
 }
 
 fn lease(engine: &Engine, keyspace: &Keyspace, id: KeyspaceId, request: LeaseTimeToLive) -> LeaseDetail {

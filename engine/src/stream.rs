@@ -4,7 +4,8 @@ use crate::Engine;
 use crate::view::View;
 use bytes::Bytes;
 use keygate_core::{
-    Answer, KeyRange, Operation, Permit, PermitParts, Range, RangeAnswer, Refusal, Reply, Sealed,
+    Answer, KeyRange, Operation, Permit, PermitParts, Range, RangeAnswer, Refusal, Reply, Sealed, SortOrder,
+    SortTarget,
 };
 
 /// Keys in the first piece, as etcd has it; later ones adapt to the size of what was found.
@@ -58,7 +59,8 @@ impl RangeChunks {
         if request.count_only {
             return self.ask(parts, request.clone()).await.map(|reply| RangeChunk { reply, last: true });
         }
-        let mut piece = request.clone();
+        let mut piece =
+            Range { sort_order: SortOrder::None, sort_target: SortTarget::Key, ..request.clone() };
         if let Some(next) = &self.next {
             piece.range = rest_of(&request.range, next);
         }

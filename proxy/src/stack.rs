@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use keygate_core::{
-    Access, Caller, Credential, KeyspaceId, Limits, Operation, Permit, Plaintext, Refusal, Reply, Sealed,
-    UserAdd,
+    Caller, Credential, KeyspaceId, Limits, Operation, Permit, Plaintext, Refusal, Reply, Sealed, UserAdd,
 };
 use keygate_engine::{Identity, Port, RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
 
@@ -139,17 +138,11 @@ fn identify(
     let keyspace = KeyspaceId::DEFAULT;
     let auth = view.keyspace(keyspace).ok_or(Refusal::PermissionDenied)?.auth();
     let identified = context.identifier.identify(evidence.connection, evidence.metadata, auth);
-    // A client whose token has died must still be able to log in again, and sends the dead one along.
-    match identified {
-        Err(_) if is_open(operation) => Ok(Caller::Anonymous { keyspace }),
-        identified => identified,
+    match (identified, operation) {
+        // A client whose token has died must still be able to log in again, and sends the dead one along.
+        (Err(_), Operation::Authenticate { .. } | Operation::Health) => Ok(Caller::Anonymous { keyspace }),
+        (identified, _) => identified,
     }
-}
-
-fn is_open(operation: &Operation<Plaintext>) -> bool {
-    let mut open = true;
-    operation.accesses(&mut |access| open &= matches!(access, Access::Open));
-    open
 }
 
 /// Replaces a password by its hash, so that no log can hold it. Decided beforehand with the

@@ -78,7 +78,11 @@ async fn nothing_is_done_or_seen_above_the_revision_of_an_acknowledged_revoke() 
 }
 
 fn range() -> RangeRequest {
-    RangeRequest { key: Bytes::from_static(b"w/"), range_end: Bytes::from_static(b"w0"), ..Default::default() }
+    RangeRequest {
+        key: Bytes::from_static(b"w/"),
+        range_end: Bytes::from_static(b"w0"),
+        ..Default::default()
+    }
 }
 
 async fn prepare(root: &Client) {
@@ -102,7 +106,12 @@ async fn put(client: &Client, key: &str) -> Result<i64, tonic::Status> {
 }
 
 /// The newest revision that was acknowledged.
-async fn put_until_refused(alice: Client, name: usize, attempts: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> i64 {
+async fn put_until_refused(
+    alice: Client,
+    name: usize,
+    attempts: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> i64 {
     let key = format!("w/{name}");
     let mut newest = 0;
     while !stop.load(Ordering::Relaxed) {

@@ -56,7 +56,10 @@ impl Proposal {
 }
 
 /// What other threads ask of the consensus thread.
-#[expect(clippy::large_enum_variant, reason = "nearly all are proposals; a box would be one allocation for each write")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are proposals; a box would be one allocation for each write"
+)]
 pub(crate) enum Request {
     Propose(Proposal),
     AddMailbox(PortId, Mailbox),

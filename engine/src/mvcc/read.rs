@@ -76,8 +76,10 @@ impl Keyspace {
         }
         let limit = usize::try_from(range.limit).ok().filter(|limit| *limit > 0);
         let order = Order::of(range);
-        // Sorting and filtering come before the limit, so they need every key.
-        let wanted = limit.filter(|_| !order.sorts && !has_filters(range)).map(|limit| limit + 1);
+        // An order that was asked for, and filters, come before the limit and need every key. A target
+        // without an order does not: etcd cuts first and sorts what is left.
+        let cut_first = (!order.sorts || range.sort_order == SortOrder::None) && !has_filters(range);
+        let wanted = limit.filter(|_| cut_first).map(|limit| limit + 1);
         let (mut hits, count) = self.hits(range, at, wanted);
         order.sort_by_index(&mut hits);
         let mut more = false;

@@ -172,13 +172,14 @@ impl WatchSession {
             // A permit for something else proves nothing about this range.
             return Err(WatchCreateError::EmptyRange);
         };
-        let watch_id = self.pick_id(&request)?;
         if request.range.is_empty() {
             return Err(WatchCreateError::EmptyRange);
         }
         if request.start_revision < 0 {
             return Err(WatchCreateError::NegativeStart);
         }
+        // Last, because a refused watch uses up no id.
+        let watch_id = self.pick_id(&request)?;
         // Counted first, looked at the state second: no batch can fall between the two.
         self.port.count_watcher();
         let view = self.port.view();
