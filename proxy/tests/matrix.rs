@@ -125,7 +125,11 @@ fn rows() -> Vec<Row> {
             root: FailedPrecondition,
             ..guarded("/etcdserverpb.Auth/AuthDisable", pb::AuthDisableRequest {})
         },
-        open("/etcdserverpb.Auth/AuthStatus", pb::AuthStatusRequest {}),
+        // As on etcd: open to who shows nothing, closed to who shows something false.
+        Row {
+            false_token: Unauthenticated,
+            ..open("/etcdserverpb.Auth/AuthStatus", pb::AuthStatusRequest {})
+        },
         open(
             "/etcdserverpb.Auth/Authenticate",
             pb::AuthenticateRequest { name: name("alice"), password: name("of alice") },

@@ -266,6 +266,16 @@ fn read(keys: &Keys, range: &Range) -> RangeAnswer<Sealed> {
     let within = |n: i64, min: i64, max: i64| (min == 0 || n >= min) && (max == 0 || n <= max);
     kvs.retain(|kv| within(kv.mod_revision, range.min_mod_revision, range.max_mod_revision));
     kvs.retain(|kv| within(kv.create_revision, range.min_create_revision, range.max_create_revision));
+    let filtered = [
+        range.min_mod_revision,
+        range.max_mod_revision,
+        range.min_create_revision,
+        range.max_create_revision,
+    ];
+    if range.limit > 0 && range.sort_order == SortOrder::None && filtered == [0; 4] {
+        // etcd fetches one more than the limit in key order, and only then looks at the target.
+        kvs.truncate(range.limit as usize + 1);
+    }
     let descend = range.sort_order == SortOrder::Descend;
     kvs.sort_by(|a, b| {
         let ordering = match range.sort_target {
