@@ -32,14 +32,6 @@ impl<V: ValueSize> Operation<V> {
                 check_duplicates(txn)
             }
             Self::LeaseGrant(grant) if grant.ttl > MAX_LEASE_TTL => Err(Refusal::LeaseTtlTooLarge),
-            Self::UserAdd(add) if add.name.is_empty() => Err(Refusal::UserEmpty),
-            Self::RoleAdd { name } if name.is_empty() => Err(Refusal::RoleEmpty),
-            // Observed of etcd 3.7.1: a permission on nothing is refused with this.
-            Self::RoleGrantPermission(grant)
-                if names_nothing(&grant.permission.range) || grant.permission.range.is_empty() =>
-            {
-                Err(Refusal::InvalidAuthManagement)
-            }
             Self::Compact(_)
             | Self::Watch(_)
             | Self::LeaseGrant(_)
@@ -75,11 +67,6 @@ impl<V: ValueSize> Operation<V> {
             | Self::Health => Ok(()),
         }
     }
-}
-
-/// A grant that names neither a key nor an end. (An empty key with an end is a range from the start.)
-fn names_nothing(range: &KeyRange) -> bool {
-    matches!(range, KeyRange::Single(key) if key.is_empty())
 }
 
 fn check_key(key: &Bytes) -> Result<(), Refusal> {

@@ -171,9 +171,9 @@ fn member(engine: &Engine) -> MemberInfo {
 fn status(engine: &Engine, view: &View, keyspace: &Keyspace) -> StatusAnswer {
     let size = engine.size();
     StatusAnswer {
-        // etcdctl divides by it.
+        // etcdctl divides by it, and no etcd is ever quite empty.
         db_size: size.total.max(1) as i64,
-        db_size_in_use: size.in_use as i64,
+        db_size_in_use: size.in_use.max(1) as i64,
         db_size_quota: engine.options().quota_bytes.unwrap_or(0) as i64,
         leader: view.leader(),
         raft_index: engine.committed_index(),

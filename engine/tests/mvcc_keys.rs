@@ -77,7 +77,7 @@ fn an_order_comes_before_the_limit_and_is_stable_over_key_order() {
     assert_eq!(ask(SortTarget::Version, Ascend, 0), ("acbd".into(), false));
     assert_eq!(ask(SortTarget::Version, Descend, 0), ("dbac".into(), false));
     // A target without an order sorts what the limit, and one more, has left of the key order.
-    assert_eq!(ask(SortTarget::Value, None, 2), ("ba".into(), true));
+    assert_eq!(ask(SortTarget::Value, None, 2), ("bc".into(), true));
     assert_eq!(ask(SortTarget::Value, Ascend, 2), ("db".into(), true));
     assert_eq!(ask(SortTarget::Value, Descend, 0), ("acbd".into(), false));
     assert_eq!(ask(SortTarget::Create, Descend, 3), ("dcb".into(), true));

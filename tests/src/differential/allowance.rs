@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use keygate_proto::etcdserverpb::{RequestOp, TxnRequest, request_op};
+use prost::Message;
 
 use super::{
     call::{Answer, Call, Reply},
@@ -51,6 +52,21 @@ const RULES: &[Rule] = &[
             nested && says(subject, "duplicate key given") && !says(oracle, "duplicate key given")
         },
     },
+    Rule {
+        tag: "password-comes-last",
+        allows: |_, oracle, subject| says(oracle, "password length exceeds") && is_about_caller(subject),
+    },
+    Rule {
+        tag: "strangers-message",
+        allows: |call, oracle, subject| {
+            let size = match call {
+                Call::Txn(txn) => txn.encoded_len(),
+                Call::Put(put) => put.encoded_len(),
+                _ => 0,
+            };
+            size > 64 << 10 && oracle.ok().is_none() && is_about_caller(subject)
+        },
+    },
     Rule { tag: "hashkv-cache", allows: is_from_cache },
 ];
 
@@ -61,6 +77,9 @@ fn is_from_cache(_: &Call, oracle: &Answer, subject: &Answer) -> bool {
         (Some(Reply::HashKv(theirs)), Some(Reply::HashKv(ours))) => {
             theirs.hash_revision <= 0
                 || theirs.compact_revision == -1 && ours.compact_revision >= theirs.hash_revision
+                // At a compaction's own revision etcd answers with the hash from before it.
+                || theirs.hash_revision == ours.compact_revision
+                    && theirs.compact_revision < ours.compact_revision
         }
         _ => false,
     }

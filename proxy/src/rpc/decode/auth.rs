@@ -33,10 +33,10 @@ pub(super) fn user_change_password(
 ) -> Result<Operation<Plaintext>, Rejection> {
     let pb::AuthUserChangePasswordRequest { name, password, hashed_password } = request;
     let password = Secret::new(password);
-    let credential = if password.expose().is_empty() {
-        // Nothing at all is the empty hash, as in etcd: no password fits it.
+    let credential = if password.expose().is_empty() && !hashed_password.is_empty() {
         Credential::Hashed(read_hash(hashed_password)?)
     } else {
+        // Observed of etcd: nothing at all sets the empty password.
         Credential::Password(password)
     };
     Ok(Operation::UserChangePassword { name, credential })
