@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Where the log keeps who this member is.
 const IDENTITY_KEY: &[u8] = b"identity";
 /// What redb may keep of the store. Current values are in our own memory; this serves history.
-const STORE_CACHE: usize = 64 << 20;
+const STORE_CACHE: usize = 16 << 20;
 
 pub(crate) fn recover(options: &EngineOptions, compile: &dyn Compile) -> Result<Recovered, OpenError> {
     let directory = DataDir::open(&options.data_dir)?;

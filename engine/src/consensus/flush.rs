@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// would feel.
 const GATHER: Duration = Duration::from_millis(100);
 /// Bytes of rows at which a commit does not wait any longer.
-const GATHER_BYTES: u64 = 16 << 20;
+const GATHER_BYTES: u64 = 8 << 20;
 /// A full disk is tried again this often.
 const RETRY: Duration = Duration::from_secs(1);
 

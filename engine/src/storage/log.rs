@@ -49,7 +49,7 @@ impl Default for LogOptions {
             purge_bytes: 128 << 20,
             recycle: true,
             prefill_bytes: 32 << 20,
-            cache_bytes: 16 << 20,
+            cache_bytes: 4 << 20,
             id: None,
         }
     }
