@@ -32,7 +32,9 @@ fn assert_floor(report: &Report, operations: usize) {
     println!("{report}");
     assert!(report.operations >= operations, "only {} of {operations} operations ran", report.operations);
     assert!(report.events >= operations / 10, "only {} watch events were compared", report.events);
-    assert!(report.refusals.len() >= 30, "only {} texts of refusals were compared", report.refusals.len());
+    // A short contest meets fewer of the rare ones.
+    let texts = if operations >= 10_000 { 30 } else { 25 };
+    assert!(report.refusals.len() >= texts, "only {} texts of refusals were compared", report.refusals.len());
 }
 
 /// The comparison itself is sound: two etcds never differ, for all that they pick ids, terms and
