@@ -248,6 +248,16 @@ fn read(keys: &Keys, range: &Range) -> RangeAnswer<Sealed> {
             && (range.min_create_revision == 0 || kv.create_revision >= range.min_create_revision)
             && (range.max_create_revision == 0 || kv.create_revision <= range.max_create_revision)
     });
+    let filtered = [
+        range.min_mod_revision,
+        range.max_mod_revision,
+        range.min_create_revision,
+        range.max_create_revision,
+    ];
+    if range.limit > 0 && range.sort_order == SortOrder::None && filtered == [0; 4] {
+        // As etcd does: without an order the limit, and one more, is taken in key order first.
+        kvs.truncate(usize::try_from(range.limit).unwrap_or(usize::MAX).saturating_add(1));
+    }
     // Equal ones stay in the order of their keys, in both directions.
     kvs.sort_by(|a, b| {
         let (a, b) = if range.sort_order == SortOrder::Descend { (b, a) } else { (a, b) };
