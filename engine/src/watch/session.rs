@@ -115,9 +115,30 @@ impl Outbox {
     fn is_empty(&self) -> bool {
         self.queue.lock().updates.is_empty()
     }
+
+    /// Is there still something to be said under this id?
+    fn mentions(&self, watch_id: i64) -> bool {
+        self.queue.lock().updates.iter().any(|update| update.watch_id() == watch_id)
+    }
+
+    /// Drops whatever was to be said under this id.
+    fn forget(&self, watch_id: i64) {
+        let mut queue = self.queue.lock();
+        queue.updates.retain(|update| update.watch_id() != watch_id);
+        queue.bytes = queue.updates.iter().map(WatchUpdate::size).sum();
+    }
 }
 
 impl WatchUpdate {
+    fn watch_id(&self) -> i64 {
+        match self {
+            Self::Events { watch_id, .. }
+            | Self::Progress { watch_id, .. }
+            | Self::Compacted { watch_id, .. }
+            | Self::Denied { watch_id, .. } => *watch_id,
+        }
+    }
+
     fn size(&self) -> usize {
         match self {
             Self::Events { events, .. } => events.iter().map(event_size).sum(),
@@ -213,11 +234,10 @@ impl WatchSession {
 
     fn pick_id(&mut self, request: &WatchCreate) -> Result<i64, WatchCreateError> {
         if request.watch_id != 0 {
-            return if self.watches.contains_key(&request.watch_id) {
-                Err(WatchCreateError::DuplicateId)
-            } else {
-                Ok(request.watch_id)
-            };
+            // A watch that was refused for its start is still to be told so, under this id.
+            let taken =
+                self.watches.contains_key(&request.watch_id) || self.outbox.mentions(request.watch_id);
+            return if taken { Err(WatchCreateError::DuplicateId) } else { Ok(request.watch_id) };
         }
         while self.watches.contains_key(&self.next_id) {
             self.next_id += 1;
@@ -227,9 +247,13 @@ impl WatchSession {
     }
 
     /// Ends a watch. None: there is none of this id, and nothing is answered.
+    ///
+    /// Nothing is said under its id any more, so that it may be given to another watch at once.
     pub fn cancel(&mut self, watch_id: i64) -> Option<i64> {
         let slot = self.watches.remove(&watch_id)?;
+        // First out of the registry: nothing can be queued behind our back then.
         self.forget(slot);
+        self.outbox.forget(watch_id);
         Some(self.current_revision())
     }
 

@@ -1,4 +1,5 @@
 //! An engine in a temporary directory, driven without a gateway.
+#![allow(dead_code, reason = "each file of tests uses a part")]
 
 use bytes::Bytes;
 use keygate_core::{
