@@ -310,8 +310,9 @@ impl Engine {
         match error {
             ReadError::Refused(refusal) => refusal,
             ReadError::NeedsStore => Refusal::Internal { cause: "a read of memory asked for the store" },
-            // A compaction was faster than this reader, again and again.
-            ReadError::Outdated => Refusal::Compacted,
+            // A compaction was faster than a reader that asked for no revision: it gets a newer view,
+            // and its caller is decided on that one.
+            ReadError::Outdated => Refusal::StalePermit,
             ReadError::Corrupt(what) => {
                 tracing::error!(%what, "a row of the store cannot be served");
                 Refusal::Corrupt

@@ -102,7 +102,8 @@ impl Port {
         Ok(answer)
     }
 
-    /// For every operation with one answer that changes nothing.
+    /// For every operation with one answer that changes nothing. [`Refusal::StalePermit`]: the view
+    /// is too old to be read; decide again on a fresh one.
     pub async fn read(&self, view: &View, permit: Permit<Sealed>) -> Answered {
         crate::read::read(&self.engine, view, permit).await
     }

@@ -11,6 +11,9 @@ use keygate_core::{
 /// Keys in the first piece, as etcd has it; later ones adapt to the size of what was found.
 const FIRST_LIMIT: i64 = 10;
 const MAX_LIMIT: i64 = 10_000;
+/// How often a stream that has said nothing yet moves to a newer view, as often as the gateway decides
+/// a read with one answer.
+const FRESH_VIEWS: usize = 4;
 
 pub struct RangeChunk {
     pub reply: Reply<Sealed>,
@@ -96,8 +99,29 @@ impl RangeChunks {
         }
     }
 
-    async fn ask(&self, parts: &PermitParts<Sealed>, request: Range) -> Result<Reply<Sealed>, Refusal> {
-        crate::read::range(&self.engine, &self.view, parts.keyspace, request).await
+    async fn ask(&mut self, parts: &PermitParts<Sealed>, request: Range) -> Result<Reply<Sealed>, Refusal> {
+        for _ in 0..FRESH_VIEWS {
+            match crate::read::range(&self.engine, &self.view, parts.keyspace, request.clone()).await {
+                Err(Refusal::StalePermit) if self.next.is_some() => {
+                    // All pieces are of one revision, and that one is gone.
+                    return Err(Refusal::Compacted);
+                }
+                Err(Refusal::StalePermit) if self.move_to_newest_view(parts) => {}
+                answer => return answer,
+            }
+        }
+        Err(Refusal::StalePermit)
+    }
+
+    /// False: policy has changed since the caller was decided, so that this permit says nothing there.
+    fn move_to_newest_view(&mut self, parts: &PermitParts<Sealed>) -> bool {
+        let newest = self.engine.view();
+        let fence = |view: &View| view.keyspace(parts.keyspace).map(|keyspace| keyspace.policy().fence());
+        let same_policy = fence(&newest) == fence(&self.view);
+        if same_policy {
+            self.view = newest;
+        }
+        same_policy
     }
 }
 
