@@ -66,8 +66,8 @@ impl Sealed {
         Self { form: SealedForm::Clear, bytes: value.0 }
     }
 
-    /// Reads back what was once sealed, from storage whose checksum was verified. Recovery's door
-    /// and no other's: the engine's decoder calls it, a test holds that nothing else does.
+    /// Reads back what was once sealed, from the engine's memory or from storage whose checksum was
+    /// verified. The state machine calls it, a test holds that nothing else does.
     pub fn recovered(form: SealedForm, bytes: Bytes) -> Self {
         Self { form, bytes }
     }
@@ -101,12 +101,6 @@ impl Sealed {
         match self.form {
             SealedForm::Clear => Plaintext(self.bytes),
         }
-    }
-
-    /// The same value in an allocation of its own, so that a stored value does not keep the whole
-    /// network buffer alive which it arrived in.
-    pub fn detached(&self) -> Self {
-        Self { form: self.form, bytes: Bytes::copy_from_slice(&self.bytes) }
     }
 }
 

@@ -3,6 +3,8 @@
 //! There is one [`Entry`] for each key, so its size is what a million keys cost: a test holds it small.
 
 use super::revision::Revision;
+use super::value::Kept;
+use bytes::Bytes;
 use keygate_core::{LeaseId, Sealed};
 use std::mem;
 use std::sync::Arc;
@@ -30,7 +32,7 @@ impl Version {
 /// The current value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Held {
-    Here(Sealed),
+    Here(Kept),
     /// Only in the store; its length.
     Stored(u32),
     /// The key is deleted.
@@ -40,7 +42,7 @@ pub(super) enum Held {
 impl Held {
     pub(super) fn len(&self) -> u64 {
         match self {
-            Self::Here(value) => value.len() as u64,
+            Self::Here(value) => value.bytes().len() as u64,
             Self::Stored(length) => u64::from(*length),
             Self::Nothing => 0,
         }
@@ -48,8 +50,37 @@ impl Held {
 
     pub(super) fn in_memory(&self) -> u64 {
         match self {
-            Self::Here(value) => value.len() as u64,
+            Self::Here(value) => value.bytes().len() as u64,
             Self::Stored(_) | Self::Nothing => 0,
+        }
+    }
+}
+
+/// What [`Entry::supersede`] took out of memory.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Replaced {
+    pub(super) version: Version,
+    pub(super) lease: LeaseId,
+    /// None if only the store has it, and of a deleted key.
+    pub(super) value: Option<Sealed>,
+    pub(super) value_len: u64,
+}
+
+impl Replaced {
+    /// How many bytes memory held.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.value.as_ref().map_or(0, |value| value.len() as u64)
+    }
+}
+
+/// Lends the value of an entry, which stays alive with it.
+struct Lent(Arc<Entry>);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        match &self.0.held {
+            Held::Here(kept) => kept.bytes(),
+            Held::Stored(_) | Held::Nothing => &[],
         }
     }
 }
@@ -142,21 +173,34 @@ impl Entry {
         self.more.as_ref().map_or(0, |more| more.past.len())
     }
 
-    /// Makes `next` the current version. Returns what was current.
-    pub(super) fn supersede(slot: &mut Arc<Self>, next: Version, lease: LeaseId, held: Held) -> Held {
-        if let Some(entry) = Arc::get_mut(slot) {
-            let old = entry.current();
-            entry.more_mut(lease).past.push(old);
+    /// The current value, if memory holds it, without a copy.
+    pub(super) fn value(slot: &Arc<Self>) -> Option<Sealed> {
+        match &slot.held {
+            Held::Here(kept) => Some(Sealed::recovered(kept.form(), Bytes::from_owner(Lent(slot.clone())))),
+            Held::Stored(_) | Held::Nothing => None,
+        }
+    }
+
+    /// Makes `next` the current version. Answers what was current.
+    pub(super) fn supersede(slot: &mut Arc<Self>, next: Version, lease: LeaseId, held: Held) -> Replaced {
+        let (version, old_lease, value_len) = (slot.current(), slot.lease(), slot.held.len());
+        let value = if let Some(entry) = Arc::get_mut(slot) {
+            entry.more_mut(lease).past.push(version);
             (entry.create, entry.main, entry.version, entry.sub) =
                 (next.create, next.main, next.version, next.sub);
             *entry.touched.get_mut() = true;
-            return mem::replace(&mut entry.held, held);
-        }
-        // A snapshot shares the entry: it keeps the old one, with the old value.
-        let mut entry = Self::new(next, lease, held);
-        entry.more = slot.more.clone();
-        entry.more_mut(lease).past.push(slot.current());
-        mem::replace(slot, Arc::new(entry)).held.clone()
+            match mem::replace(&mut entry.held, held) {
+                Held::Here(kept) => Some(kept.into()),
+                Held::Stored(_) | Held::Nothing => None,
+            }
+        } else {
+            // A snapshot or a row that is not flushed shares the entry: they keep the old one, with the old value.
+            let mut entry = Self::new(next, lease, held);
+            entry.more = slot.more.clone();
+            entry.more_mut(lease).past.push(version);
+            Self::value(&mem::replace(slot, Arc::new(entry)))
+        };
+        Replaced { version, lease: old_lease, value, value_len }
     }
 
     fn more_mut(&mut self, lease: LeaseId) -> &mut More {
@@ -304,8 +348,12 @@ mod tests {
         Version { create: 2, main, version: main - 1, sub: 0 }
     }
 
+    fn sealed() -> Sealed {
+        Sealed::stored_in_clear(Plaintext::new(Bytes::from_static(b"v")))
+    }
+
     fn value() -> Held {
-        Held::Here(Sealed::stored_in_clear(Plaintext::new(Bytes::from_static(b"v"))))
+        Held::Here(Kept::from(&sealed()))
     }
 
     #[test]
@@ -316,7 +364,7 @@ mod tests {
             size_of::<Held>(),
             size_of::<Version>()
         );
-        assert!(size_of::<Entry>() <= 80, "a million keys pay for each byte");
+        assert!(size_of::<Entry>() <= 64, "a million keys pay for each byte");
         assert_eq!(size_of::<Version>(), 32);
     }
 
@@ -324,13 +372,24 @@ mod tests {
     fn a_shared_entry_keeps_what_its_snapshot_saw() {
         let mut slot = Arc::new(Entry::new(version(2), LeaseId::NONE, value()));
         let snapshot = slot.clone();
-        let held = Entry::supersede(&mut slot, version(5), LeaseId(7), Held::Stored(9));
-        assert_eq!((held, slot.lease(), slot.held.len()), (value(), LeaseId(7), 9));
+        let old = Entry::supersede(&mut slot, version(5), LeaseId(7), Held::Stored(9));
+        assert_eq!((old.value, old.value_len, old.lease), (Some(sealed()), 1, LeaseId::NONE));
+        assert_eq!((slot.lease(), slot.held.len()), (LeaseId(7), 9));
         assert_eq!(
             (snapshot.current(), snapshot.lease(), snapshot.past_len()),
             (version(2), LeaseId::NONE, 0)
         );
         assert_eq!((slot.at(1), slot.at(4), slot.at(5)), (None, Some(version(2)), Some(version(5))));
+    }
+
+    #[test]
+    fn a_value_that_was_read_outlives_its_entry() {
+        let mut slot = Arc::new(Entry::new(version(2), LeaseId::NONE, value()));
+        let read = Entry::value(&slot).unwrap();
+        let old = Entry::supersede(&mut slot, version(3), LeaseId::NONE, Held::Nothing);
+        assert_eq!(Entry::value(&slot), None);
+        drop(slot);
+        assert_eq!((read, old.value), (sealed(), Some(sealed())));
     }
 
     #[test]

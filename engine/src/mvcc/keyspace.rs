@@ -3,7 +3,7 @@
 //! Readers hold it as part of a snapshot and use the methods of `read.rs`, `changes.rs` and `hash.rs`; only
 //! [`super::State`] changes it.
 
-use super::entry::{Entry, Held, Version};
+use super::entry::{Entry, Version};
 use super::key::Key;
 use super::lease::Lease;
 use super::pending::Pending;
@@ -164,15 +164,15 @@ impl Keyspace {
     pub(super) fn load(
         &self,
         key: &[u8],
-        entry: &Entry,
+        entry: &Arc<Entry>,
         version: &Version,
         rows: &dyn RowSource,
     ) -> Result<KeyValue<Sealed>, RowError> {
         if version.revision() == entry.current().revision()
-            && let Held::Here(value) = &entry.held
+            && let Some(value) = Entry::value(entry)
         {
             entry.touch();
-            return Ok(key_value(key, version, entry.lease(), Some(value.clone())));
+            return Ok(key_value(key, version, entry.lease(), Some(value)));
         }
         let row = self.row(version.revision(), rows)?;
         if row.tombstone || row.kv.key != key || row.kv.mod_revision != version.main {

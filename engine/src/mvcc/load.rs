@@ -12,6 +12,7 @@ use super::meta::{self, Record};
 use super::revision::RowKey;
 use super::row::Row;
 use super::state::State;
+use super::value::Kept;
 use bytes::Bytes;
 use keygate_core::{AuthTables, Compile, Decision, Fence, KeyRange, KeyspaceId, LeaseId, Policy, Sealed};
 use std::collections::BTreeMap;
@@ -162,9 +163,9 @@ impl Keyspace {
                 was_live = slot.is_live();
                 let old = Entry::supersede(slot, version, kv.lease, held);
                 self.count.past += 1;
-                self.count.value_bytes -= old.len();
-                self.count.held_bytes -= old.in_memory();
-                *room += old.in_memory();
+                self.count.value_bytes -= old.value_len;
+                self.count.held_bytes -= old.held_bytes();
+                *room += old.held_bytes();
             }
             None => {
                 self.count.key_bytes += kv.key.len() as u64;
@@ -218,7 +219,7 @@ fn held(value: Option<Sealed>, room: &mut u64) -> Held {
         _ => {
             *room = room.saturating_sub(length);
             // Out of the store's page.
-            Held::Here(value.detached())
+            Held::Here(Kept::from(&value))
         }
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use keygate_core::{Sealed, SealedForm, ValueSize};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoredValue(Sealed);
@@ -48,6 +49,42 @@ impl<'de> Deserialize<'de> for StoredValue {
         let form =
             SealedForm::from_u8(form).ok_or_else(|| D::Error::custom("unknown form of a sealed value"))?;
         Ok(Self(Sealed::recovered(form, bytes)))
+    }
+}
+
+/// A value at rest in memory: in an allocation of its own that is exactly as long as it is, owned by its entry. A
+/// counted buffer would cost each of a million keys another allocation.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    form: SealedForm,
+    bytes: Box<[u8]>,
+}
+
+impl Kept {
+    pub(super) fn form(&self) -> SealedForm {
+        self.form
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl From<&Sealed> for Kept {
+    fn from(sealed: &Sealed) -> Self {
+        Self { form: sealed.form(), bytes: sealed.stored_bytes().as_ref().into() }
+    }
+}
+
+impl From<Kept> for Sealed {
+    fn from(kept: Kept) -> Self {
+        Self::recovered(kept.form, kept.bytes.into())
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes kept as {:?}", self.bytes.len(), self.form)
     }
 }
 

@@ -3,13 +3,13 @@
 //! Whatever can be refused is refused by the checks, before [`Writing::begin`]; afterwards only damage stops a change.
 
 use super::effects::{Change, Effects, StoredEvent};
-use super::entry::{Entry, Held, Version};
+use super::entry::{Entry, Held, Replaced, Version};
 use super::key::Key;
 use super::keyspace::{Keyspace, key_value};
 use super::revision::{Revision, RowKey};
 use super::row::{Row, RowSource};
 use super::state::Stop;
-use super::value::StoredValue;
+use super::value::{Kept, StoredValue};
 use bytes::Bytes;
 use keygate_core::{
     Answer, DeleteRange, KeyRange, KeyValue, LeaseId, Put, PutLease, PutValue, Refusal, Sealed,
@@ -39,27 +39,16 @@ impl Writing {
     }
 }
 
-/// A key's state that a change replaced.
-struct Replaced {
-    version: Version,
-    lease: LeaseId,
-    held: Held,
-}
-
 impl Replaced {
     fn into_key_value(self, key: &Bytes) -> (KeyValue<Sealed>, bool) {
-        let value = match self.held {
-            Held::Here(value) => Some(value),
-            Held::Stored(_) | Held::Nothing => None,
-        };
-        let in_store = value.is_none();
+        let in_store = self.value.is_none();
         let kv = KeyValue {
             key: key.clone(),
             create_revision: self.version.create,
             mod_revision: self.version.main,
             version: self.version.version,
             lease: self.lease,
-            value,
+            value: self.value,
         };
         (kv, in_store)
     }
@@ -92,7 +81,7 @@ impl Keyspace {
             prev = self.current(&put.key, rows)?;
         }
         let value = match (&put.value, &prev) {
-            (PutValue::Set(value), _) => value.sealed().detached(),
+            (PutValue::Set(value), _) => value.sealed().clone(),
             (PutValue::Keep, Some(KeyValue { value: Some(value), .. })) => value.clone(),
             (PutValue::Keep, _) => return Err(Refusal::KeyNotFound.into()),
         };
@@ -144,7 +133,6 @@ impl Keyspace {
         Ok(Some(self.load(key, entry, &entry.current(), rows)?))
     }
 
-    /// `value` must own its bytes.
     fn set(
         &mut self,
         key: &[u8],
@@ -157,25 +145,30 @@ impl Keyspace {
         let mut version =
             Version { create: revision.main, main: revision.main, version: 1, sub: revision.sub };
         let length = value.len() as u64;
-        let held = Held::Here(value.clone());
+        // Out of the request's buffer; from here on everybody shares what the entry holds.
+        let held = Held::Here(Kept::from(&value));
         let mut replaced = None;
+        let stored;
         match self.index.get_mut(key) {
             Some(slot) => {
-                let (old, old_lease) = (slot.current(), slot.lease());
+                let old = slot.current();
                 if slot.is_live() {
                     version.create = old.create;
                     version.version = old.version + 1;
                 }
-                let held = Entry::supersede(slot, version, lease, held);
+                let old = Entry::supersede(slot, version, lease, held);
+                stored = Entry::value(slot);
                 self.count.past += 1;
-                if !old.is_tombstone() {
-                    self.count.value_bytes -= held.len();
-                    self.count.held_bytes -= held.in_memory();
-                    replaced = Some(Replaced { version: old, lease: old_lease, held });
+                if !old.version.is_tombstone() {
+                    self.count.value_bytes -= old.value_len;
+                    self.count.held_bytes -= old.held_bytes();
+                    replaced = Some(old);
                 }
             }
             None => {
-                self.index.insert(Key::from(key), Arc::new(Entry::new(version, lease, held)));
+                let entry = Arc::new(Entry::new(version, lease, held));
+                stored = Entry::value(&entry);
+                self.index.insert(Key::from(key), entry);
                 self.count.key_bytes += key.len() as u64;
             }
         }
@@ -186,7 +179,7 @@ impl Keyspace {
         self.count.value_bytes += length;
         self.count.held_bytes += length;
 
-        let kv = key_value(key, &version, lease, Some(value));
+        let kv = key_value(key, &version, lease, stored);
         let old_lease = replaced.as_ref().map_or(LeaseId::NONE, |old| old.lease);
         if old_lease != lease {
             self.detach(old_lease, &kv.key, revision.main, effects);
@@ -198,22 +191,20 @@ impl Keyspace {
     /// `key` must be live.
     pub(super) fn remove(&mut self, key: &[u8], writing: &mut Writing, effects: &mut Effects) {
         let Some(slot) = self.index.get_mut(key) else { return };
-        let (old, lease) = (slot.current(), slot.lease());
-        if old.is_tombstone() {
+        if !slot.is_live() {
             return;
         }
         let revision = writing.next();
         let version = Version { create: 0, main: revision.main, version: 0, sub: revision.sub };
-        let held = Entry::supersede(slot, version, LeaseId::NONE, Held::Nothing);
+        let replaced = Entry::supersede(slot, version, LeaseId::NONE, Held::Nothing);
         self.count.past += 1;
         self.count.live -= 1;
         self.count.live_key_bytes -= key.len() as u64;
-        self.count.value_bytes -= held.len();
-        self.count.held_bytes -= held.in_memory();
+        self.count.value_bytes -= replaced.value_len;
+        self.count.held_bytes -= replaced.held_bytes();
 
         let key = Bytes::copy_from_slice(key);
-        self.detach(lease, &key, revision.main, effects);
-        let replaced = Replaced { version: old, lease, held };
+        self.detach(replaced.lease, &key, revision.main, effects);
         self.record(revision, Row::tombstone(key), Some(replaced), effects);
     }
 
