@@ -1,7 +1,7 @@
 //! The handle that everybody holds: opening, closing, and what is not on the path of a request.
 
 use crate::clock::{Clock, SystemClock};
-use crate::consensus::{Driver, FlushStats, Flusher, Proposal, Request, Seams};
+use crate::consensus::{Driver, FlushStats, Flusher, Proposal, Request, Room, Seams};
 use crate::counters::{Counters, DurationHistogram};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
@@ -11,7 +11,7 @@ use crate::options::EngineOptions;
 use crate::port::{Mailbox, Port, PortId};
 use crate::recovery;
 use crate::rows::StoreRows;
-use crate::storage::{DataDir, StorageError, Store};
+use crate::storage::{DataDir, Disk, RealDisk, StorageError, Store};
 use crate::view::{Board, View};
 use crate::watch::Registry;
 use crossbeam_channel::Sender;
@@ -54,6 +54,7 @@ struct Inner {
     counters: Arc<Counters>,
     flush_stats: Arc<FlushStats>,
     fatal: Fatal,
+    room: Arc<Room>,
     requests: Sender<Request>,
     next_port: AtomicUsize,
     ports: Mutex<Vec<Arc<Mutex<Registry>>>>,
@@ -92,21 +93,40 @@ pub struct EngineStats {
     pub leases_expired: u64,
     pub has_leader: bool,
     pub is_leader: bool,
+    /// The log cannot be written for want of room: all writes are refused.
+    pub log_disk_full: bool,
+    /// The store cannot be written for want of room: writes that grow it are refused.
+    pub store_disk_full: bool,
+}
+
+/// What an engine takes from the world around it: the real things, but in tests.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub clock: Arc<dyn Clock>,
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), disk: Arc::new(RealDisk) }
+    }
 }
 
 impl Engine {
     /// Recovers what the data directory holds, becomes leader and starts serving. Blocks for it.
     pub fn open(options: EngineOptions, compile: Arc<dyn Compile>) -> Result<Self, OpenError> {
-        Self::open_with(options, compile, Arc::new(SystemClock))
+        Self::open_with(options, compile, Surroundings::default())
     }
 
-    /// The same with a clock of the caller's.
+    /// The same in a world of the caller's.
     pub fn open_with(
         options: EngineOptions,
         compile: Arc<dyn Compile>,
-        clock: Arc<dyn Clock>,
+        surroundings: Surroundings,
     ) -> Result<Self, OpenError> {
-        let recovered = recovery::recover(&options, compile.as_ref())?;
+        let Surroundings { clock, disk } = surroundings;
+        let recovered = recovery::recover(&options, compile.as_ref(), disk)?;
+        let room = Arc::new(Room::default());
         let (requests, inbox) = crossbeam_channel::unbounded();
         let counters = Arc::new(Counters::default());
         let flush_stats = Arc::new(FlushStats::default());
@@ -117,9 +137,14 @@ impl Engine {
         let fatal = Fatal::new();
         let board =
             Arc::new(Board::new(View::new(recovered.state.clone(), crate::view::Position::default())));
-        let flusher =
-            Flusher::start(recovered.store.clone(), requests.clone(), counters.clone(), flush_stats.clone())
-                .map_err(OpenError::Thread)?;
+        let flusher = Flusher::start(
+            recovered.store.clone(),
+            requests.clone(),
+            counters.clone(),
+            flush_stats.clone(),
+            room.clone(),
+        )
+        .map_err(OpenError::Thread)?;
         let seams = Seams {
             options: options.clone(),
             compile,
@@ -129,6 +154,7 @@ impl Engine {
             board: board.clone(),
             counters: counters.clone(),
             fatal: fatal.clone(),
+            room: room.clone(),
         };
         let mut driver =
             Driver::new(seams, recovered.node, inbox, flusher, recovered.state, recovered.applied);
@@ -148,6 +174,7 @@ impl Engine {
             counters,
             flush_stats,
             fatal,
+            room,
             requests,
             next_port: AtomicUsize::new(0),
             ports: Mutex::new(Vec::new()),
@@ -232,6 +259,8 @@ impl Engine {
             leases_expired: read(&counters.leases_expired),
             has_leader: view.leader() != 0,
             is_leader: view.leader() == self.0.identity.member_id,
+            log_disk_full: self.0.room.log_is_full(),
+            store_disk_full: self.0.room.store_is_full(),
         }
     }
 
@@ -266,10 +295,14 @@ impl Engine {
         self.0.requests.send(request).map_err(|_| Refusal::Stopping)
     }
 
-    /// etcd's space quota: a write that would grow the store beyond it raises the alarm instead.
+    /// Is there room for this write, on the disk and below etcd's space quota? One that would grow the store beyond
+    /// its quota raises the alarm instead.
     pub(crate) fn check_space(&self, permit: &Permit<Sealed>) -> Result<(), Refusal> {
-        let Some(quota) = self.0.options.quota_bytes else { return Ok(()) };
         let growth = permit.operation().cost().growth;
+        if self.0.room.log_is_full() || (growth > 0 && self.0.room.store_is_full()) {
+            return Err(Refusal::NoSpace);
+        }
+        let Some(quota) = self.0.options.quota_bytes else { return Ok(()) };
         if growth == 0 || self.size().total.saturating_add(growth) < quota {
             return Ok(());
         }

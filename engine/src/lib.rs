@@ -31,7 +31,7 @@ pub mod storage;
 
 pub use clock::{Clock, SystemClock};
 pub use counters::{DURATION_BUCKETS, DurationHistogram};
-pub use engine::{Engine, EngineStats, OpenError, StoreSize};
+pub use engine::{Engine, EngineStats, OpenError, StoreSize, Surroundings};
 pub use identity::Identity;
 pub use mvcc::Keyspace;
 pub use options::{AutoCompaction, EngineOptions};

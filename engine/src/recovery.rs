@@ -5,7 +5,7 @@ use crate::identity::Identity;
 use crate::mvcc::{Loader, Row};
 use crate::options::EngineOptions;
 use crate::rows::row_key;
-use crate::storage::{Applied, Change, DataDir, LogOptions, OpenReport, RaftLog, Store};
+use crate::storage::{Applied, Change, DataDir, Disk, LogOptions, OpenReport, RaftLog, Store};
 use bytes::Bytes;
 use keygate_core::Compile;
 use raft::eraftpb::ConfState;
@@ -17,12 +17,16 @@ const IDENTITY_KEY: &[u8] = b"identity";
 /// What redb may keep of the store. Current values are in our own memory; this serves history.
 const STORE_CACHE: usize = 16 << 20;
 
-pub(crate) fn recover(options: &EngineOptions, compile: &dyn Compile) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(
+    options: &EngineOptions,
+    compile: &dyn Compile,
+    disk: Arc<dyn Disk>,
+) -> Result<Recovered, OpenError> {
     let directory = DataDir::open(&options.data_dir)?;
     let mut report = OpenReport::default();
-    let mut log = RaftLog::open(&directory.log(), LogOptions::default(), &mut report)?;
+    let mut log = RaftLog::open_on(disk.clone(), &directory.log(), LogOptions::default(), &mut report)?;
     let identity = identity(options, &mut log)?;
-    let store = Arc::new(Store::open(&directory.store(), STORE_CACHE, &mut report)?);
+    let store = Arc::new(Store::open_on(disk, &directory.store(), STORE_CACHE, &mut report)?);
     for finding in &report.findings {
         tracing::warn!(file = %finding.file.display(), offset = finding.offset, what = %finding.what, "found at start");
     }

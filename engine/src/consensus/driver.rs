@@ -1,6 +1,7 @@
 //! The loop of the consensus thread.
 
 use super::flush::{FlushBatch, Flushed, Flusher};
+use super::full_disk::Room;
 use super::housekeeping::Housekeeping;
 use super::{Proposal, Request};
 use crate::clock::Clock;
@@ -44,12 +45,13 @@ pub(crate) struct Seams {
     pub(crate) board: Arc<Board>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) fatal: Fatal,
+    pub(crate) room: Arc<Room>,
 }
 
 pub(crate) struct Driver {
     pub(super) seams: Seams,
     node: RawNode<RaftLog>,
-    requests: Receiver<Request>,
+    pub(super) requests: Receiver<Request>,
     flusher: Flusher,
     state: State,
     applied: Applied,
@@ -69,6 +71,10 @@ pub(crate) struct Driver {
     pruning: bool,
     pub(super) housekeeping: Housekeeping,
     last_tick: Instant,
+    /// Recovery is over.
+    pub(super) serving: bool,
+    /// The loop ends because somebody wants it to, even where it says that it failed.
+    pub(super) asked_to_stop: bool,
 }
 
 struct Pending {
@@ -115,6 +121,8 @@ impl Driver {
             pruning: true,
             housekeeping,
             last_tick,
+            serving: false,
+            asked_to_stop: false,
         }
     }
 
@@ -130,6 +138,7 @@ impl Driver {
             if self.is_ready_to_serve() {
                 self.restart_leases();
                 self.publish(Vec::new());
+                self.serving = true;
                 return Ok(());
             }
             self.node.tick();
@@ -157,6 +166,10 @@ impl Driver {
     pub(crate) fn run(mut self) -> End {
         let end = match self.serve() {
             Ok(()) => End::Asked,
+            Err(error) if self.asked_to_stop => {
+                tracing::warn!(%error, "stopping without room for the last writes, which nobody was told to have succeeded");
+                End::Asked
+            }
             Err(error) => {
                 tracing::error!(%error, "the engine cannot go on");
                 self.seams.fatal.raise(error.to_string());
@@ -204,16 +217,22 @@ impl Driver {
             next = self.requests.try_recv().ok();
         }
         // Memory is bounded: when the store lags too far behind, only its own progress is heard.
-        while self.flusher.unflushed_bytes() > UNFLUSHED_BYTES {
+        // A store whose disk is full makes none; proposals are refused then.
+        while self.lags() && !self.seams.room.store_is_full() {
             match self.flusher.wait_for_progress() {
-                Some(flushed) => self.heard_of_flush(flushed)?,
-                None => return Ok(false),
+                Ok(flushed) => self.heard_of_flush(flushed)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
             }
         }
         Ok(true)
     }
 
-    fn handle(&mut self, request: Request) -> Result<bool, StorageError> {
+    fn lags(&self) -> bool {
+        self.flusher.unflushed_bytes() > UNFLUSHED_BYTES
+    }
+
+    pub(super) fn handle(&mut self, request: Request) -> Result<bool, StorageError> {
         match request {
             Request::Propose(proposal) => self.propose(proposal),
             Request::AddMailbox(id, mailbox) => {
@@ -249,6 +268,9 @@ impl Driver {
         let Proposal { command, data, from } = proposal;
         if from.is_some() {
             self.seams.counters.pending.fetch_sub(1, Ordering::Relaxed);
+            if self.seams.room.log_is_full() || (self.seams.room.store_is_full() && self.lags()) {
+                return self.refuse(&command, from, Refusal::NoSpace);
+            }
         }
         match self.node.propose(Vec::new(), data) {
             Ok(()) => {
@@ -262,14 +284,24 @@ impl Driver {
             }
             Err(error) => {
                 tracing::warn!(%error, "a proposal was dropped");
-                self.seams.counters.proposals_failed.fetch_add(1, Ordering::Relaxed);
-                if let Operation::LeaseExpire(leases) = &command.operation {
-                    self.seams.leases.release(command.keyspace, leases);
-                }
-                if let Some((port, asker)) = from {
-                    self.outgoing[port.0].push((asker, Err(Refusal::NoLeader)));
-                }
+                self.refuse(&command, from, Refusal::NoLeader);
             }
+        }
+    }
+
+    /// Answers a proposal that does not become a log entry.
+    fn refuse(
+        &mut self,
+        command: &Command,
+        from: Option<(PortId, oneshot::Sender<Answered>)>,
+        refusal: Refusal,
+    ) {
+        self.seams.counters.proposals_failed.fetch_add(1, Ordering::Relaxed);
+        if let Operation::LeaseExpire(leases) = &command.operation {
+            self.seams.leases.release(command.keyspace, leases);
+        }
+        if let Some((port, asker)) = from {
+            self.outgoing[port.0].push((asker, Err(refusal)));
         }
     }
 
@@ -284,7 +316,11 @@ impl Driver {
             let entries = ready.take_entries();
             let must_sync = ready.must_sync();
             let started = self.seams.clock.now();
-            self.node.mut_store().append(&entries, ready.hs(), must_sync)?;
+            if !self.effects.changes.is_empty() {
+                // It need not wait for what comes after it, least of all when that waits for room on the disk.
+                self.finish_batch(std::mem::take(&mut events));
+            }
+            self.append_to_log(&entries, ready.hs(), must_sync)?;
             if must_sync {
                 let took = self.seams.clock.now().saturating_duration_since(started);
                 self.seams.counters.fsync.record(took);
@@ -332,6 +368,7 @@ impl Driver {
                     path: self.seams.options.data_dir.clone(),
                     what: format!("log entry {} cannot be applied: {error}", entry.index),
                 })?;
+            // One look at the clock for each command: where one ends the next begins.
             self.follow_leases();
             self.pruning |= !self.effects.compactions.is_empty();
             self.effects.compactions.clear();
@@ -401,7 +438,7 @@ impl Driver {
     }
 
     /// First the view, then the answers and events: whoever is answered can read what was written.
-    fn publish(&mut self, events: Vec<crate::mvcc::StoredEvent>) {
+    pub(super) fn publish(&mut self, events: Vec<crate::mvcc::StoredEvent>) {
         let raft = &self.node.raft;
         let position =
             Position { term: raft.term, applied_index: self.applied.index, leader: raft.leader_id };
@@ -435,14 +472,28 @@ impl Driver {
         let upto = flushed.applied.index.saturating_sub(keep);
         // A compaction for each commit would be a write for each commit.
         if upto > self.log_cut + keep / 2 {
-            let log = self.node.mut_store();
-            log.compact_to(upto)?;
-            log.purge()?;
-            self.log_cut = upto;
+            self.cut_log(upto)?;
         }
         self.flushed = flushed.number;
         self.answer_flush_waiters();
         Ok(())
+    }
+
+    fn cut_log(&mut self, upto: u64) -> Result<(), StorageError> {
+        let log = self.node.mut_store();
+        match log.compact_to(upto).and_then(|()| log.purge()) {
+            // Even this writes. The next commit of the store tries again.
+            Err(StorageError::NoSpace { .. }) => {}
+            done => {
+                done?;
+                self.log_cut = upto;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn log(&mut self) -> &mut RaftLog {
+        self.node.mut_store()
     }
 
     fn answer_flush_waiters(&mut self) {

@@ -4,6 +4,7 @@
 //! and lets the log be shortened.
 
 use super::Request;
+use super::full_disk::{RETRY, Reminder, Room};
 use crate::counters::Counters;
 use crate::mvcc;
 use crate::rows::stored_key;
@@ -19,8 +20,8 @@ use std::time::{Duration, Instant};
 const GATHER: Duration = Duration::from_millis(100);
 /// Bytes of rows at which a commit does not wait any longer.
 const GATHER_BYTES: u64 = 8 << 20;
-/// A full disk is tried again this often.
-const RETRY: Duration = Duration::from_secs(1);
+/// How long the consensus thread waits at once: the store may find its disk full meanwhile.
+const PROGRESS: Duration = Duration::from_millis(100);
 
 /// What the state machine changed in one batch.
 pub(crate) struct FlushBatch {
@@ -68,10 +69,11 @@ impl Flusher {
         requests: Sender<Request>,
         counters: Arc<Counters>,
         stats: Arc<FlushStats>,
+        room: Arc<Room>,
     ) -> std::io::Result<Self> {
         let (batches, inbox) = crossbeam_channel::unbounded();
         let (done, progress) = crossbeam_channel::unbounded();
-        let worker = Worker { store, inbox, requests, done, counters, stats: stats.clone() };
+        let worker = Worker { store, inbox, requests, done, counters, stats: stats.clone(), room };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run())?;
         Ok(Self { batches: Some(batches), progress, stats, thread: Some(thread) })
     }
@@ -95,12 +97,12 @@ impl Flusher {
         self.stats.unflushed_bytes()
     }
 
-    /// Blocks until the next commit. None: there will be none.
-    pub(crate) fn wait_for_progress(&self) -> Option<Flushed> {
-        self.progress.recv().ok()
+    /// Blocks until the next commit, but not for long. Disconnected: there will be none.
+    pub(crate) fn wait_for_progress(&self) -> Result<Flushed, RecvTimeoutError> {
+        self.progress.recv_timeout(PROGRESS)
     }
 
-    /// Commits all that is left and ends the thread.
+    /// Commits all that is left, if the disk has room for it, and ends the thread.
     pub(crate) fn finish(&mut self) -> Result<(), StorageError> {
         self.batches = None;
         match self.thread.take().map(JoinHandle::join) {
@@ -131,6 +133,7 @@ struct Worker {
     done: Sender<Flushed>,
     counters: Arc<Counters>,
     stats: Arc<FlushStats>,
+    room: Arc<Room>,
 }
 
 impl Worker {
@@ -176,18 +179,22 @@ impl Worker {
         gathered
     }
 
-    fn commit(&self, gathered: Gathered) -> Result<(), StorageError> {
+    fn commit(&self, mut gathered: Gathered) -> Result<(), StorageError> {
         let started = Instant::now();
-        loop {
-            match self.store.commit(&gathered.changes, gathered.applied) {
-                Ok(_) => break,
-                // The log still has everything; reads, and deletes that make room, go on.
-                Err(error @ StorageError::NoSpace { .. }) => {
-                    tracing::error!(%error, "the store cannot be written; trying again");
-                    std::thread::sleep(RETRY);
-                }
-                Err(error) => return Err(error),
+        let mut reminder = Reminder::default();
+        while let Err(error) = self.store.commit(&gathered.changes, gathered.applied) {
+            let StorageError::NoSpace { .. } = &error else { return Err(error) };
+            self.room.set_store_full(true);
+            if reminder.is_due() {
+                tracing::error!(%error, "the disk is full and the store cannot be written: writes that need room are refused, reads, deletes and compactions go on, and the log keeps what was acknowledged; make room on this device, or make it larger, and writes go on by themselves");
             }
+            if !self.gather_while_full(&mut gathered) {
+                return Err(error);
+            }
+        }
+        if self.room.store_is_full() {
+            self.room.set_store_full(false);
+            tracing::info!("the store can be written again; writes are served");
         }
         self.counters.commit.record(started.elapsed());
         self.stats.unflushed_bytes.fetch_sub(gathered.bytes, Ordering::Relaxed);
@@ -201,6 +208,21 @@ impl Worker {
         drop(self.requests.send(Request::Flushed(flushed)));
         self.done.send(flushed).ok();
         Ok(())
+    }
+}
+
+impl Worker {
+    /// Takes what comes until the next try. False: the engine stops, and will find in its log what the store lacks.
+    fn gather_while_full(&self, gathered: &mut Gathered) -> bool {
+        let deadline = Instant::now() + RETRY;
+        loop {
+            match self.inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(batch) => gathered.add(batch),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+        true
     }
 }
 

@@ -5,10 +5,12 @@
 
 mod driver;
 mod flush;
+mod full_disk;
 mod housekeeping;
 
 pub(crate) use driver::{Driver, Seams};
 pub(crate) use flush::{FlushStats, Flusher, stored};
+pub(crate) use full_disk::Room;
 
 use crate::mvcc::{Command, StoredValue};
 use crate::port::{Answered, Mailbox, PortId};

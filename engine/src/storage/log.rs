@@ -8,17 +8,22 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protobuf::Message;
 use raft::eraftpb::{ConfState, Entry, HardState};
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 
 use super::audit::{self, GROUP, SEAL_KEY};
+use super::disk::{Disk, RealDisk};
 use super::record::{self, LogId, Seal};
 use super::store::Applied;
 use super::{OpenReport, StorageError, guarded, random_16};
 
+mod files;
 mod reading;
+
+use files::{LogFiles, SyncFailure};
 
 const CONF_STATE_KEY: &[u8] = b"c";
 const META_PREFIX: u8 = b'm';
@@ -69,7 +74,7 @@ impl MessageExt for Entries {
 /// See the module's promises. Not `Sync` by design of Raft: one thread owns it.
 pub struct RaftLog {
     /// `None` only while dropping.
-    engine: Option<Engine>,
+    engine: Option<Engine<LogFiles>>,
     directory: PathBuf,
     purge_bytes: u64,
     id: LogId,
@@ -83,6 +88,7 @@ pub struct RaftLog {
     cached: usize,
     cache_bytes: usize,
     failed: Option<String>,
+    sync_failure: SyncFailure,
 }
 
 impl std::fmt::Debug for RaftLog {
@@ -97,6 +103,16 @@ impl std::fmt::Debug for RaftLog {
 impl RaftLog {
     /// Opens or creates the log. All live bytes are verified first; what is cut is in `report`.
     pub fn open(
+        directory: &Path,
+        options: LogOptions,
+        report: &mut OpenReport,
+    ) -> Result<RaftLog, StorageError> {
+        RaftLog::open_on(Arc::new(RealDisk), directory, options, report)
+    }
+
+    /// The same on a disk of the caller's.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
         directory: &Path,
         options: LogOptions,
         report: &mut OpenReport,
@@ -122,7 +138,9 @@ impl RaftLog {
             recovery_threads: 2,
             ..Config::default()
         };
-        let engine = match guarded(|| Engine::open(config)) {
+        let sync_failure = SyncFailure::default();
+        let files = Arc::new(LogFiles::new(disk, sync_failure.clone()));
+        let engine = match guarded(|| Engine::open_with_file_system(config, files)) {
             Ok(Ok(engine)) => engine,
             Ok(Err(e)) => return Err(open_error(directory, e)),
             Err(panic) => return Err(StorageError::corrupt(directory, "the whole log", panic)),
@@ -141,6 +159,7 @@ impl RaftLog {
             cached: 0,
             cache_bytes: options.cache_bytes,
             failed: None,
+            sync_failure,
         };
         log.compare_with_engine(audit.seal)?;
         for file in audit.forgotten {
@@ -312,7 +331,7 @@ impl RaftLog {
         self.write(LogBatch::with_capacity(1), seal, true)
     }
 
-    fn engine(&self) -> &Engine {
+    fn engine(&self) -> &Engine<LogFiles> {
         self.engine.as_ref().expect("the engine is taken only by drop")
     }
 
@@ -339,7 +358,8 @@ impl RaftLog {
         Ok(())
     }
 
-    fn fail(&mut self, what: String) -> StorageError {
+    fn fail(&mut self, panic: String) -> StorageError {
+        let what = self.sync_failure.get().cloned().unwrap_or(panic);
         self.failed = Some(what.clone());
         StorageError::Fatal { path: self.directory.clone(), what }
     }

@@ -7,6 +7,7 @@
 mod audit;
 mod checksum;
 pub mod data_dir;
+pub mod disk;
 pub mod error;
 mod framing;
 pub mod log;
@@ -17,6 +18,7 @@ pub mod store;
 use std::path::PathBuf;
 
 pub use data_dir::DataDir;
+pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{Damage, StorageError};
 pub use log::{LogOptions, RaftLog};
 pub use row::RowKey;

@@ -7,15 +7,18 @@
 
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
+use super::disk::{Disk, RealDisk};
 use super::record::be64;
 use super::row::{self, RowKey, TableTag};
 use super::{OpenReport, StorageError, guarded, random_16};
 
+mod backend;
 mod file;
 mod head;
 
@@ -55,6 +58,7 @@ pub struct CommitStats {
 
 /// See the module's promises. Shared by reference between threads; commits are serialised.
 pub struct Store {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     cache_bytes: usize,
     database: RwLock<Option<Database>>,
@@ -71,11 +75,21 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Opens or creates the store; redb verifies all its pages first. `cache_bytes` is all that redb may keep in memory.
     pub fn open(path: &Path, cache_bytes: usize, report: &mut OpenReport) -> Result<Store, StorageError> {
+        Store::open_on(Arc::new(RealDisk), path, cache_bytes, report)
+    }
+
+    /// The same on a disk of the caller's.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        cache_bytes: usize,
+        report: &mut OpenReport,
+    ) -> Result<Store, StorageError> {
         let fresh = !path.exists();
         if !fresh {
             check_super_header(path, report)?;
         }
-        let database = open_database(path, cache_bytes, Verify::AtOpen)?;
+        let database = open_database(&disk, path, cache_bytes, Verify::AtOpen)?;
         restrict(path)?;
         let head = if fresh { Some(initialise(path, &database)?) } else { None };
         let head = match head {
@@ -86,6 +100,7 @@ impl Store {
             },
         };
         Ok(Store {
+            disk,
             path: path.to_owned(),
             cache_bytes,
             database: RwLock::new(Some(database)),
@@ -169,10 +184,13 @@ impl Store {
             return Ok(());
         }
         let mut bad = None;
+        let mut begin = Bound::Included(from);
         self.reading(|database| {
             let table = database.begin_read()?.open_table(KV)?;
-            for row in table.range::<&[u8; 16]>((Bound::Included(&from), Bound::Excluded(&to)))? {
+            for row in table.range::<&[u8; 16]>((begin.as_ref(), Bound::Excluded(&to)))? {
                 let (key, row) = row?;
+                // Should this have to begin again, then behind what was visited.
+                begin = Bound::Excluded(*key.value());
                 match row::unframe(TableTag::Kv, key.value(), row.value()) {
                     Ok(payload) => {
                         if visit(RowKey::decode(key.value()), payload).is_break() {
@@ -249,8 +267,27 @@ impl Store {
         }
     }
 
-    /// Runs `work` on the database and sorts its errors.
-    fn reading<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StorageError> {
+    /// Runs `work` on the database and sorts its errors. A commit that fails for want of room makes redb refuse reads
+    /// too until the file is opened again; `work` is then run once more.
+    ///
+    /// Contract: not while holding `head`, and `work` can be run again after an error.
+    fn reading<T>(
+        &self,
+        mut work: impl FnMut(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StorageError> {
+        match self.reading_once(&mut work) {
+            Err(StorageError::Fatal { .. } | StorageError::NoSpace { .. }) => {
+                self.reopen_after_failure(&mut self.head.lock())?;
+                self.reading_once(work)
+            }
+            done => done,
+        }
+    }
+
+    fn reading_once<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StorageError> {
         let guard = self.database.read();
         let database = self.open_in(&guard)?;
         match guarded(|| work(database)) {
@@ -261,7 +298,7 @@ impl Store {
 
     fn rows(&self, hash_key: u64, visit: &mut impl FnMut(RowKey, &[u8])) -> Result<Sum, StorageError> {
         let mut bad = None;
-        let sum = self.reading(|database| {
+        let sum = self.reading_once(|database| {
             let table = database.begin_read()?.open_table(KV)?;
             let mut sum = Sum::default();
             for row in table.iter()? {
@@ -288,7 +325,7 @@ impl Store {
 
     fn metas_with(&self, hash_key: u64, visit: &mut impl FnMut(&[u8], &[u8])) -> Result<Sum, StorageError> {
         let mut bad = None;
-        let sum = self.reading(|database| {
+        let sum = self.reading_once(|database| {
             let table = database.begin_read()?.open_table(META)?;
             let mut sum = Sum::default();
             for row in table.iter()? {
@@ -320,7 +357,7 @@ impl Store {
         if self.database.read().is_some() {
             return Ok(());
         }
-        let database = open_database(&self.path, self.cache_bytes, Verify::OnRead)?;
+        let database = open_database(&self.disk, &self.path, self.cache_bytes, Verify::OnRead)?;
         *head = read_head(&self.path, &database)?;
         *self.database.write() = Some(database);
         Ok(())
@@ -335,7 +372,7 @@ impl Store {
                 if let Some(database) = guard.take() {
                     let _ = guarded(|| drop(database));
                 }
-                *guard = open_database(&self.path, self.cache_bytes, Verify::OnRead).ok();
+                *guard = open_database(&self.disk, &self.path, self.cache_bytes, Verify::OnRead).ok();
                 full
             }
             StorageError::Io { path, source, .. } => StorageError::Fatal { path, what: source.to_string() },

@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError, Sender},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -55,6 +55,8 @@ pub struct Plan {
     pub flags: Vec<String>,
     /// Keep the data on a memory disk: for suites in which durability is not the subject.
     pub in_memory: bool,
+    /// Where the data goes instead, for suites about disks.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// Where clients go.
@@ -87,7 +89,7 @@ pub struct Server {
 
 impl Plan {
     pub fn new(program: Program, protection: Protection) -> Plan {
-        Plan { program, protection, flags: Vec::new(), in_memory: false }
+        Plan { program, protection, flags: Vec::new(), in_memory: false, data_dir: None }
     }
 
     pub fn flags(mut self, flags: &[&str]) -> Plan {
@@ -97,6 +99,11 @@ impl Plan {
 
     pub fn in_memory(mut self) -> Plan {
         self.in_memory = true;
+        self
+    }
+
+    pub fn data_dir(mut self, data_dir: PathBuf) -> Plan {
+        self.data_dir = Some(data_dir);
         self
     }
 }
@@ -167,6 +174,20 @@ impl Server {
         Ok(child.wait()?.success())
     }
 
+    /// Waits for a server that ends by itself. Whether it ended with status 0.
+    pub fn wait_for_end(&mut self, deadline: Duration) -> Result<bool> {
+        let child = self.child.as_mut().context("no server is running")?;
+        let started = Instant::now();
+        while started.elapsed() < deadline {
+            if let Some(status) = child.try_wait()? {
+                self.child = None;
+                return Ok(status.success());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        bail!("the server still runs after {deadline:?}:\n{}", self.log_tail())
+    }
+
     /// A client as root when auth is on, and as nobody when it is off.
     pub async fn root(&self) -> Result<Client> {
         let client = match self.plan.protection {
@@ -185,7 +206,7 @@ impl Server {
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.path().join("data")
+        self.plan.data_dir.clone().unwrap_or_else(|| self.path().join("data"))
     }
 
     pub fn log_path(&self) -> PathBuf {

@@ -1,9 +1,13 @@
 //! The redb file: opening it, what its super-header must say, and redb's errors in our classes.
 
+use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::Database;
 
+use super::backend::StoreFile;
+use crate::storage::disk::Disk;
 use crate::storage::record::array;
 use crate::storage::row::TableTag;
 use crate::storage::{OpenReport, StorageError, guarded};
@@ -17,13 +21,17 @@ pub(super) enum Verify {
 }
 
 pub(super) fn open_database(
+    disk: &Arc<dyn Disk>,
     path: &Path,
     cache_bytes: usize,
     verify: Verify,
 ) -> Result<Database, StorageError> {
+    let open = File::options().read(true).write(true).create(true).truncate(false).open(path);
+    let file = open.map_err(|e| StorageError::io(path, "open", e))?;
+    let file = StoreFile::new(file, disk.clone()).map_err(|e| classify(path, "open", e.into()))?;
     let mut builder = Database::builder();
     builder.set_cache_size(cache_bytes).set_check_integrity_on_open(verify == Verify::AtOpen);
-    match guarded(|| builder.create(path)) {
+    match guarded(|| builder.create_with_backend(file)) {
         Ok(Ok(database)) => Ok(database),
         Ok(Err(error)) => Err(classify(path, "open", error.into())),
         Err(panic) => Err(StorageError::corrupt(path, "the whole file", panic)),
