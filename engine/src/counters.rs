@@ -17,6 +17,7 @@ pub(crate) struct Counters {
     pub(crate) fsync: Durations,
     /// The store's commits.
     pub(crate) commit: Durations,
+    pub(crate) apply: crate::apply_times::ApplyTimes,
 }
 
 /// Buckets of a duration histogram: 1 ms doubled 13 times, and everything above, as etcd's.

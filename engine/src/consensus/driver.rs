@@ -4,6 +4,7 @@ use super::flush::{FlushBatch, Flushed, Flusher};
 use super::full_disk::Room;
 use super::housekeeping::Housekeeping;
 use super::{Proposal, Request};
+use crate::apply_times::kind_of;
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::fatal::Fatal;
@@ -347,6 +348,7 @@ impl Driver {
             return Ok(());
         }
         let rows = StoreRows::new(self.seams.store.clone());
+        let mut before = self.seams.clock.now();
         for entry in entries {
             if entry.index <= self.applied.index {
                 // The store had it before the last stop.
@@ -355,6 +357,7 @@ impl Driver {
             self.applied = Applied { index: entry.index, term: entry.term };
             let (command, from) = self.command_of(&entry)?;
             let Some(command) = command else { continue };
+            let kind = kind_of(&command.operation);
             let applied = self
                 .state
                 .apply(
@@ -369,6 +372,10 @@ impl Driver {
                     what: format!("log entry {} cannot be applied: {error}", entry.index),
                 })?;
             // One look at the clock for each command: where one ends the next begins.
+            // One look at the clock for each command: where one ends the next begins.
+            let now = self.seams.clock.now();
+            let took = now.saturating_duration_since(std::mem::replace(&mut before, now));
+            self.seams.counters.apply.record(kind, applied.outcome.is_ok(), took);
             self.follow_leases();
             self.pruning |= !self.effects.compactions.is_empty();
             self.effects.compactions.clear();

@@ -1,11 +1,12 @@
 //! The engine's figures under the names that etcd's dashboards and alerts know.
 
-use keygate_engine::{DURATION_BUCKETS, DurationHistogram};
+use keygate_engine::{APPLY_BUCKETS, ApplyHistogram, DURATION_BUCKETS, DurationHistogram};
 
 use super::Moment;
 use super::exposition::{Exposition, Kind};
 
-pub(super) fn write(page: &mut Exposition, moment: &Moment) {
+/// `unanswered`: proposals that the engine took and nobody waited for until their end.
+pub(super) fn write(page: &mut Exposition, moment: &Moment, unanswered: u64) {
     let stats = &moment.engine;
     let flag = u8::from;
     let gauges: [(&str, &str, u64); 14] = [
@@ -35,7 +36,8 @@ pub(super) fn write(page: &mut Exposition, moment: &Moment) {
         ("etcd_debugging_mvcc_watcher_total", "Watchers.", stats.watchers),
         ("etcd_debugging_mvcc_slow_watcher_total", "Watchers that are behind.", stats.slow_watchers),
         ("etcd_debugging_auth_revision", "Revision of users and roles.", stats.auth_revision),
-        ("etcd_network_known_peers", "Members known.", 1),
+        // None ever comes from another member.
+        ("etcd_server_snapshot_apply_in_progress_total", "Snapshots of others being taken in.", 0),
     ];
     for (name, help, value) in gauges {
         page.single(name, Kind::Gauge, help, value);
@@ -47,8 +49,13 @@ pub(super) fn write(page: &mut Exposition, moment: &Moment) {
     for (name, help, value) in revisions {
         page.single(name, Kind::Gauge, help, value);
     }
-    let counters: [(&str, &str, u64); 7] = [
-        ("etcd_server_proposals_failed_total", "Proposals that failed.", stats.proposals_failed),
+    let counters: [(&str, &str, u64); 11] = [
+        ("etcd_server_proposals_failed_total", "Proposals that failed.", stats.proposals_failed + unanswered),
+        // With one member there is nobody to send these to, and reads ask nobody.
+        ("etcd_server_heartbeat_send_failures_total", "Heartbeats that could not be sent.", 0),
+        ("etcd_server_learner_promote_successes", "Learners promoted.", 0),
+        ("etcd_server_slow_read_indexes_total", "Reads that waited long for the leader.", 0),
+        ("etcd_server_read_indexes_failed_total", "Reads that the leader did not confirm.", 0),
         // The one member becomes leader once, at its start.
         ("etcd_server_leader_changes_seen_total", "Changes of leader.", flag(stats.has_leader).into()),
         ("etcd_debugging_mvcc_events_total", "Events sent to watchers.", stats.events),
@@ -60,6 +67,9 @@ pub(super) fn write(page: &mut Exposition, moment: &Moment) {
     for (name, help, value) in counters {
         page.single(name, Kind::Counter, help, value);
     }
+    let member = format!("{:x}", moment.identity.member_id);
+    page.family("etcd_network_known_peers", Kind::Gauge, "Members known.");
+    page.labelled("etcd_network_known_peers", &[("Local", &member), ("Remote", &member)], 1);
     durations(page, "etcd_disk_wal_fsync_duration_seconds", "Seconds to sync the log.", &stats.fsync);
     durations(
         page,
@@ -67,7 +77,25 @@ pub(super) fn write(page: &mut Exposition, moment: &Moment) {
         "Seconds to commit to the store.",
         &stats.store_commit,
     );
+    applies(page, &stats.apply);
+    page.single(
+        "etcd_server_slow_apply_total",
+        Kind::Counter,
+        "Changes that took longer than 100 ms to apply.",
+        stats.slow_applies,
+    );
     alarms(page, moment);
+}
+
+fn applies(page: &mut Exposition, applies: &[ApplyHistogram]) {
+    let name = "etcd_server_apply_duration_seconds";
+    page.family(name, Kind::Histogram, "Seconds to apply a change to the state in memory.");
+    let bounds: [f64; APPLY_BUCKETS] = std::array::from_fn(|at| (1_u64 << at) as f64 / 10_000.0);
+    for times in applies {
+        let success = if times.success { "true" } else { "false" };
+        let labels = [("op", times.op), ("success", success), ("version", "v3")];
+        page.histogram(name, &labels, &bounds, &times.buckets, times.sum_seconds);
+    }
 }
 
 fn durations(page: &mut Exposition, name: &str, help: &str, histogram: &DurationHistogram) {

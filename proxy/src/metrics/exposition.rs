@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Write as _};
 
+use super::latency::LatencyTotals;
+
 /// As Prometheus wants the page announced.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -65,6 +67,18 @@ impl Exposition {
         let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
         put!(self.0, "{name}_sum{open}{shown}{close} {sum}");
         put!(self.0, "{name}_count{open}{shown}{close} {total}");
+    }
+
+    /// `bounds` in nanoseconds, and among those that are recorded.
+    pub(super) fn latency(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        bounds: &[u64],
+        latency: &LatencyTotals,
+    ) {
+        let seconds: Vec<f64> = bounds.iter().map(|bound| *bound as f64 / 1e9).collect();
+        self.histogram(name, labels, &seconds, &latency.within(bounds), latency.seconds());
     }
 
     pub(super) fn finish(self) -> String {

@@ -8,7 +8,9 @@ mod connections;
 mod engine;
 mod exposition;
 mod health;
+mod latency;
 mod process;
+mod requests;
 mod rpc;
 
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use parking_lot::RwLock;
 
 pub use connections::{ConnectionMetrics, Traffic};
 pub use health::{Check, HealthMetrics, Probe};
+pub(crate) use latency::{Latency, LatencyTotals};
 
 use crate::rpc::meter::RpcCounters;
 pub use exposition::CONTENT_TYPE as PAGE_TYPE;
@@ -65,8 +68,10 @@ impl Metrics {
     pub fn render(&self, moment: &Moment) -> String {
         let mut page = Exposition::default();
         versions(&mut page, moment.identity);
-        engine::write(&mut page, moment);
-        rpc::write(&mut page, &self.rpc.read());
+        let rpcs = RpcCounters::totals(&self.rpc.read());
+        engine::write(&mut page, moment, rpcs.proposals_failed);
+        rpc::write(&mut page, &rpcs);
+        requests::write(&mut page, &rpcs);
         connections::write_traffic(&mut page, &self.traffic.read());
         self.health.write(&mut page);
         self.connections.write(&mut page);

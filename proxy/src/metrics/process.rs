@@ -31,6 +31,14 @@ pub(super) fn write(page: &mut Exposition) {
             }
         }
     }
+    // No limit: the largest number there is, as Go's library has it.
+    let addresses = rustix::process::getrlimit(rustix::process::Resource::As).current.unwrap_or(u64::MAX);
+    page.single(
+        "process_virtual_memory_max_bytes",
+        Kind::Gauge,
+        "Bytes of address space that may be in use.",
+        addresses,
+    );
     times(page);
     network(page);
 }

@@ -39,6 +39,68 @@ fn parse(page: &str) -> HashMap<String, f64> {
     samples
 }
 
+/// The bounds and cumulative counts of each histogram, by its name and other labels.
+fn histograms(page: &str) -> HashMap<String, Vec<(f64, f64)>> {
+    let mut histograms: HashMap<String, Vec<(f64, f64)>> = HashMap::new();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (series, count) = line.rsplit_once(' ').unwrap();
+        let Some((name, labels)) = series.split_once("_bucket{") else { continue };
+        let (others, bound) = labels.trim_end_matches('}').rsplit_once("le=").unwrap();
+        let bound = match bound.trim_matches('"') {
+            "+Inf" => f64::INFINITY,
+            bound => bound.parse().unwrap(),
+        };
+        let key = match others.trim_end_matches(',') {
+            "" => name.to_owned(),
+            others => format!("{name}{{{others}}}"),
+        };
+        histograms.entry(key).or_default().push((bound, count.parse().unwrap()));
+    }
+    histograms
+}
+
+#[test]
+fn every_histogram_adds_up() {
+    let metrics = Metrics::default();
+    let counters = metrics.add_rpc();
+    crate::rpc::meter::tests::some_traffic(&counters);
+    let text = page(&metrics);
+    let samples = parse(&text);
+    let histograms = histograms(&text);
+    assert!(histograms.len() > keygate_proto::methods().len());
+    for (series, buckets) in &histograms {
+        assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{series}: {buckets:?}");
+        let (name, labels) = series
+            .split_once('{')
+            .map_or((series.as_str(), String::new()), |(name, rest)| (name, format!("{{{rest}")));
+        let (bound, count) = *buckets.last().unwrap();
+        assert!(bound.is_infinite());
+        assert_eq!(samples[&format!("{name}_count{labels}")], count, "{series}");
+        assert_eq!(samples[&format!("{name}_sum{labels}")] > 0.0, count > 0.0, "{series}");
+    }
+    // One put that succeeded and one that did not, under each name that etcd has for them.
+    let labels = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
+    assert_eq!(samples[&format!("grpc_server_handling_seconds_count{{{labels}}}")], 2.0);
+    for success in ["false", "true"] {
+        let labels = format!("success=\"{success}\",type=\"Put\"");
+        assert_eq!(samples[&format!("etcd_server_request_duration_seconds_count{{{labels}}}")], 1.0);
+    }
+}
+
+#[test]
+fn bounds_are_written_as_go_writes_them() {
+    let metrics = Metrics::default();
+    let text = page(&metrics);
+    for line in [
+        "etcd_server_range_duration_seconds_bucket{success=\"true\",le=\"0.0001\"} 0",
+        "etcd_server_range_duration_seconds_bucket{success=\"true\",le=\"52.4288\"} 0",
+        "etcd_mvcc_hash_rev_duration_seconds_bucket{le=\"163.84\"} 0",
+        "etcd_disk_backend_defrag_duration_seconds_bucket{le=\"409.6\"} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "missing: {line}");
+    }
+}
+
 #[test]
 fn what_etcds_own_tests_look_for_is_there_word_for_word() {
     let metrics = Metrics::default();

@@ -3,36 +3,38 @@
 //! Each serving thread has counters of its own, so that counting costs no traffic between cores;
 //! who shows them adds them up.
 
+mod clients;
+mod work;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use http::HeaderValue;
+use keygate_core::{Answer, Operation};
 use tonic::Code;
 
+pub(crate) use clients::CallKind;
+pub(crate) use work::{LEASE_TTL_BOUNDS, WorkTotals};
+
 use super::methods::{self, MethodId};
+use crate::metrics::{Latency, LatencyTotals};
+use clients::Clients;
+use work::Work;
 
 /// gRPC's codes are 0 to 16.
 const CODES: usize = 17;
-
-/// Upper bounds of the latency histogram: what Prometheus clients use when nobody says otherwise.
-pub const LATENCY_BUCKETS: [Duration; 11] = [
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_millis(2500),
-    Duration::from_secs(5),
-    Duration::from_secs(10),
-];
 
 /// The counters of one serving thread.
 #[derive(Debug)]
 pub struct RpcCounters {
     methods: Vec<MethodCounters>,
+    /// Those of the Txn RPC that only read are counted here once more: etcd tells them apart.
+    read_only_txns: Latencies,
+    work: Work,
+    clients: Clients,
+    proposals_failed: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -41,62 +43,111 @@ struct MethodCounters {
     received: AtomicU64,
     sent: AtomicU64,
     handled: [AtomicU64; CODES],
-    /// Not cumulative; the last one holds what is above all bounds.
-    latency: [AtomicU64; LATENCY_BUCKETS.len() + 1],
-    latency_nanos: AtomicU64,
+    latency: Latencies,
+}
+
+/// Of unary RPCs the time to the answer, of streams how long they lasted.
+#[derive(Debug, Default)]
+struct Latencies {
+    succeeded: Latency,
+    failed: Latency,
 }
 
 /// One RPC's counts over all threads.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MethodTotals {
+pub(crate) struct MethodTotals {
     /// E.g. `etcdserverpb.KV`.
-    pub service: &'static str,
-    pub method: &'static str,
+    pub(crate) service: &'static str,
+    pub(crate) method: &'static str,
     /// `unary`, `client_stream`, `server_stream` or `bidi_stream`.
-    pub kind: &'static str,
-    pub started: u64,
-    pub received: u64,
-    pub sent: u64,
+    pub(crate) kind: &'static str,
+    pub(crate) started: u64,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
     /// By the name of the code as etcd's metrics spell it. All codes are listed.
-    pub handled: Vec<(&'static str, u64)>,
-    /// Counts by [`LATENCY_BUCKETS`], not cumulative, and one more for what is above. Of unary RPCs
-    /// the time to the answer, of streams how long they lasted.
-    pub latency: Vec<u64>,
-    pub latency_sum: Duration,
+    pub(crate) handled: Vec<(&'static str, u64)>,
+    pub(crate) succeeded: LatencyTotals,
+    pub(crate) failed: LatencyTotals,
+}
+
+/// What all threads counted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct RpcTotals {
+    /// In the order of the services.
+    pub(crate) methods: Vec<MethodTotals>,
+    /// Succeeded and failed Txn RPCs that only read. They are among those of the method, too.
+    pub(crate) read_only_txns: [LatencyTotals; 2],
+    pub(crate) work: WorkTotals,
+    /// RPCs by the version that the client says it is of.
+    pub(crate) clients: BTreeMap<(String, CallKind), u64>,
+    /// Writes whose client was not told what became of them.
+    pub(crate) proposals_failed: u64,
 }
 
 impl Default for RpcCounters {
     fn default() -> Self {
-        Self { methods: methods::METHODS.iter().map(|_| MethodCounters::default()).collect() }
+        Self {
+            methods: methods::METHODS.iter().map(|_| MethodCounters::default()).collect(),
+            read_only_txns: Latencies::default(),
+            work: Work::default(),
+            clients: Clients::default(),
+            proposals_failed: AtomicU64::new(0),
+        }
     }
 }
 
 impl RpcCounters {
-    /// Adds up what the threads counted, in the order of the services.
-    pub fn totals(threads: &[Arc<Self>]) -> Vec<MethodTotals> {
-        let add = |of: &dyn Fn(&MethodCounters) -> &AtomicU64, index: usize| {
-            threads.iter().map(|thread| of(&thread.methods[index]).load(Ordering::Relaxed)).sum::<u64>()
-        };
-        let totals = methods::METHODS.iter().enumerate().map(|(index, method)| {
+    /// Adds up what the threads counted.
+    pub(crate) fn totals(threads: &[Arc<Self>]) -> RpcTotals {
+        let methods = methods::METHODS.iter().enumerate().map(|(index, method)| {
+            let add = |of: &dyn Fn(&MethodCounters) -> &AtomicU64| {
+                threads.iter().map(|thread| of(&thread.methods[index]).load(Ordering::Relaxed)).sum::<u64>()
+            };
+            let [succeeded, failed] = sum(threads, |thread| &thread.methods[index].latency);
             let (service, name) = method.path.trim_start_matches('/').split_once('/').unwrap_or_default();
             MethodTotals {
                 service,
                 method: name,
                 kind: method.metric_kind(),
-                started: add(&|counters| &counters.started, index),
-                received: add(&|counters| &counters.received, index),
-                sent: add(&|counters| &counters.sent, index),
+                started: add(&|counters| &counters.started),
+                received: add(&|counters| &counters.received),
+                sent: add(&|counters| &counters.sent),
                 handled: (0..CODES)
-                    .map(|code| (CODE_NAMES[code], add(&|counters| &counters.handled[code], index)))
+                    .map(|code| (CODE_NAMES[code], add(&|counters| &counters.handled[code])))
                     .collect(),
-                latency: (0..=LATENCY_BUCKETS.len())
-                    .map(|bucket| add(&|counters| &counters.latency[bucket], index))
-                    .collect(),
-                latency_sum: Duration::from_nanos(add(&|counters| &counters.latency_nanos, index)),
+                succeeded,
+                failed,
             }
         });
-        totals.collect()
+        let mut totals = RpcTotals {
+            methods: methods.collect(),
+            read_only_txns: sum(threads, |thread| &thread.read_only_txns),
+            work: WorkTotals::default(),
+            clients: BTreeMap::new(),
+            proposals_failed: 0,
+        };
+        for thread in threads {
+            thread.work.add_to(&mut totals.work);
+            thread.clients.add_to(&mut totals.clients);
+            totals.proposals_failed += thread.proposals_failed.load(Ordering::Relaxed);
+        }
+        totals
     }
+
+    /// One more request, of a client that says it is of `version`.
+    pub(super) fn asked(&self, version: Option<&HeaderValue>, method: MethodId) {
+        let kind = if method.method().metric_kind() == "unary" { CallKind::Unary } else { CallKind::Stream };
+        self.clients.count(version, kind);
+    }
+}
+
+fn sum(threads: &[Arc<RpcCounters>], of: impl Fn(&RpcCounters) -> &Latencies) -> [LatencyTotals; 2] {
+    let mut totals = [LatencyTotals::default(), LatencyTotals::default()];
+    for thread in threads {
+        totals[0].add(&of(thread).succeeded);
+        totals[1].add(&of(thread).failed);
+    }
+    totals
 }
 
 const CODE_NAMES: [&str; CODES] = [
@@ -124,7 +175,16 @@ pub(super) struct Meter {
     counters: Arc<RpcCounters>,
     index: usize,
     start: Instant,
+    nature: Nature,
     open: bool,
+}
+
+/// What there is to say of an RPC beyond its method.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nature {
+    Plain,
+    ReadOnlyTxn,
+    Write,
 }
 
 /// Counts the messages that a stream receives.
@@ -135,8 +195,13 @@ pub(super) struct Received {
 
 impl Meter {
     pub(super) fn start(counters: &Arc<RpcCounters>, method: MethodId) -> Self {
-        let meter =
-            Self { counters: counters.clone(), index: method.index(), start: Instant::now(), open: true };
+        let meter = Self {
+            counters: counters.clone(),
+            index: method.index(),
+            start: Instant::now(),
+            nature: Nature::Plain,
+            open: true,
+        };
         meter.counts().started.fetch_add(1, Ordering::Relaxed);
         meter
     }
@@ -149,6 +214,27 @@ impl Meter {
         Received { counters: self.counters.clone(), index: self.index }
     }
 
+    /// What the RPC asks for, before it is done.
+    pub(super) fn begins<V>(&mut self, operation: &Operation<V>) {
+        self.nature = match operation {
+            Operation::Txn(txn) if txn.is_read_only() => Nature::ReadOnlyTxn,
+            operation if operation.is_write() => Nature::Write,
+            _ => Nature::Plain,
+        };
+    }
+
+    /// What came of it.
+    pub(super) fn done<V>(&self, answer: &Answer<V>) {
+        self.counters.work.done(answer);
+    }
+
+    /// A write whose fate is not known: it was waited for too long.
+    pub(super) fn lost(&self) {
+        if self.nature == Nature::Write {
+            self.counters.proposals_failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn sent(&self) {
         self.counts().sent.fetch_add(1, Ordering::Relaxed);
     }
@@ -158,13 +244,13 @@ impl Meter {
         if !std::mem::take(&mut self.open) {
             return;
         }
+        let took = self.start.elapsed();
         let counts = self.counts();
         counts.handled[code as usize].fetch_add(1, Ordering::Relaxed);
-        let took = self.start.elapsed();
-        let bucket = LATENCY_BUCKETS.partition_point(|bound| *bound < took);
-        counts.latency[bucket].fetch_add(1, Ordering::Relaxed);
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        counts.latency_nanos.fetch_add(nanos, Ordering::Relaxed);
+        counts.latency.of(code).record(took);
+        if self.nature == Nature::ReadOnlyTxn {
+            self.counters.read_only_txns.of(code).record(took);
+        }
     }
 
     fn counts(&self) -> &MethodCounters {
@@ -172,8 +258,17 @@ impl Meter {
     }
 }
 
+impl Latencies {
+    fn of(&self, code: Code) -> &Latency {
+        if code == Code::Ok { &self.succeeded } else { &self.failed }
+    }
+}
+
 impl Drop for Meter {
     fn drop(&mut self) {
+        if self.open {
+            self.lost();
+        }
         self.handled(Code::Cancelled);
     }
 }
@@ -185,12 +280,19 @@ impl Received {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// One put that succeeds and one that does not.
+    pub(crate) fn some_traffic(counters: &Arc<RpcCounters>) {
+        for code in [Code::Ok, Code::PermissionDenied] {
+            Meter::start(counters, methods::find("/etcdserverpb.KV/Put").unwrap()).handled(code);
+        }
+    }
 
     fn put_totals(counters: &Arc<RpcCounters>) -> MethodTotals {
         let totals = RpcCounters::totals(std::slice::from_ref(counters));
-        totals.into_iter().find(|total| total.method == "Put").unwrap()
+        totals.methods.into_iter().find(|total| total.method == "Put").unwrap()
     }
 
     fn handled(totals: &MethodTotals, code: &str) -> u64 {
@@ -210,7 +312,7 @@ mod tests {
         assert_eq!((totals.started, totals.received, totals.sent), (1, 1, 0));
         assert_eq!(handled(&totals, "PermissionDenied"), 1);
         assert_eq!(totals.handled.iter().map(|(_, count)| count).sum::<u64>(), 1);
-        assert_eq!(totals.latency.iter().sum::<u64>(), 1);
+        assert_eq!((totals.succeeded.count(), totals.failed.count()), (0, 1));
     }
 
     #[test]
@@ -218,5 +320,41 @@ mod tests {
         let counters = Arc::new(RpcCounters::default());
         drop(Meter::start(&counters, methods::find("/etcdserverpb.KV/Put").unwrap()));
         assert_eq!(handled(&put_totals(&counters), "Canceled"), 1);
+    }
+
+    #[test]
+    fn a_write_that_nobody_waits_for_any_more_is_a_failed_proposal_and_a_read_is_not() {
+        let counters = Arc::new(RpcCounters::default());
+        let failed = || RpcCounters::totals(std::slice::from_ref(&counters)).proposals_failed;
+        let method = methods::find("/etcdserverpb.KV/DeleteRange").unwrap();
+        let delete = keygate_core::DeleteRange {
+            range: keygate_core::KeyRange::Single(bytes::Bytes::from_static(b"k")),
+            prev_kv: false,
+        };
+        let mut meter = Meter::start(&counters, method);
+        meter.begins(&Operation::<keygate_core::Plaintext>::DeleteRange(delete.clone()));
+        drop(meter);
+        assert_eq!(failed(), 1);
+        let mut meter = Meter::start(&counters, method);
+        meter.begins(&Operation::<keygate_core::Plaintext>::DeleteRange(delete));
+        meter.handled(Code::Ok);
+        drop(meter);
+        let mut meter = Meter::start(&counters, methods::find("/etcdserverpb.Auth/UserList").unwrap());
+        meter.begins(&Operation::<keygate_core::Plaintext>::UserList);
+        drop(meter);
+        assert_eq!(failed(), 1);
+    }
+
+    #[test]
+    fn a_txn_that_only_reads_is_counted_apart() {
+        let counters = Arc::new(RpcCounters::default());
+        let mut meter = Meter::start(&counters, methods::find("/etcdserverpb.KV/Txn").unwrap());
+        let txn = keygate_core::Txn { compare: Vec::new(), success: Vec::new(), failure: Vec::new() };
+        meter.begins(&Operation::<keygate_core::Plaintext>::Txn(txn));
+        meter.handled(Code::Ok);
+        let totals = RpcCounters::totals(std::slice::from_ref(&counters));
+        assert_eq!(totals.read_only_txns[0].count(), 1);
+        let txn = totals.methods.iter().find(|total| total.method == "Txn").unwrap();
+        assert_eq!(txn.succeeded.minus(&totals.read_only_txns[0]).count(), 0);
     }
 }

@@ -17,7 +17,7 @@ mod watch;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body;
 use keygate_core::Refusal;
 use tonic::{Code, Status};
@@ -72,15 +72,16 @@ impl GrpcService {
         let Some(id) = methods::find(path) else {
             return frame::refused(&status::unknown_method(path));
         };
-        let meter = Meter::start(&self.counters, id);
+        let mut meter = Meter::start(&self.counters, id);
         let call = Call { connection, metadata: head.headers, body };
-        if let Err(refusal) = check_metadata(&call.metadata) {
-            return refuse(meter, &status::of(&refusal));
+        match client_version(&call.metadata) {
+            Ok(version) => self.counters.asked(version, id),
+            Err(refusal) => return refuse(meter, &status::of(&refusal)),
         }
         let method = id.method();
         match &method.kind {
             Kind::Unary { decode, encode } => {
-                let outcome = unary(&self.context, call, *decode, *encode, &meter).await;
+                let outcome = unary(&self.context, call, *decode, *encode, &mut meter).await;
                 answer(meter, outcome)
             }
             Kind::HealthCheck => {
@@ -101,7 +102,7 @@ async fn unary<B>(
     call: Call<B>,
     decode: Decode,
     encode: Encode,
-    meter: &Meter,
+    meter: &mut Meter,
 ) -> Result<Bytes, Status>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -117,8 +118,19 @@ where
     if size > limit && operation.is_write() {
         return Err(status::of(&Refusal::RequestTooLarge { size, limit }));
     }
-    let reply = stack::run(context, evidence, operation).await.map_err(|refusal| status::of(&refusal))?;
-    encode(context.identity, reply)
+    meter.begins(&operation);
+    match stack::run(context, evidence, operation).await {
+        Ok(reply) => {
+            meter.done(&reply.answer);
+            encode(context.identity, reply)
+        }
+        Err(refusal) => {
+            if refusal == Refusal::TimedOut {
+                meter.lost();
+            }
+            Err(status::of(&refusal))
+        }
+    }
 }
 
 /// The message of a request that has one. A large one is read only of those who have shown who they
@@ -173,11 +185,11 @@ fn later(method: &Method) -> Status {
 
 /// etcd counts clients by this word, and refuses those whose word no label can hold. `hasleader` is
 /// accepted and asks nothing of a single member.
-fn check_metadata(metadata: &HeaderMap) -> Result<(), Refusal> {
+fn client_version(metadata: &HeaderMap) -> Result<Option<&HeaderValue>, Refusal> {
     match metadata.get("client-api-version") {
         Some(version) if std::str::from_utf8(version.as_bytes()).is_err() => {
             Err(Refusal::InvalidClientApiVersion)
         }
-        Some(_) | None => Ok(()),
+        version => Ok(version),
     }
 }

@@ -14,6 +14,7 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -85,11 +86,27 @@ impl Server {
         Self { child, address: address.expect("the log names the address"), directory }
     }
 
+    /// A page that needs no login.
+    pub(crate) async fn page(&self, path: &str) -> String {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut config = self.client(None);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
     fn pki(&self, file: &str) -> PathBuf {
         self.directory.path().join("keygate.data/pki").join(file)
     }
 
-    pub(crate) async fn caller(&self, shown: Shown) -> Caller {
+    /// TLS as a client speaks it who has a certificate of this name, or none.
+    fn client(&self, certificate: Option<&'static str>) -> rustls::ClientConfig {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.pki("ca.pem")).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -97,13 +114,17 @@ impl Server {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
-        let mut config = match shown.certificate {
+        match certificate {
             None => config.with_no_client_auth(),
             Some(name) => {
                 let (certificate, key) = self.issue(name);
                 config.with_client_auth_cert(vec![certificate], key).unwrap()
             }
-        };
+        }
+    }
+
+    pub(crate) async fn caller(&self, shown: Shown) -> Caller {
+        let mut config = self.client(shown.certificate);
         config.alpn_protocols = vec![b"h2".to_vec()];
         let connector = TlsConnector::from(Arc::new(config));
         let address = self.address;
