@@ -372,7 +372,6 @@ impl Driver {
                     what: format!("log entry {} cannot be applied: {error}", entry.index),
                 })?;
             // One look at the clock for each command: where one ends the next begins.
-            // One look at the clock for each command: where one ends the next begins.
             let now = self.seams.clock.now();
             let took = now.saturating_duration_since(std::mem::replace(&mut before, now));
             self.seams.counters.apply.record(kind, applied.outcome.is_ok(), took);
