@@ -178,14 +178,23 @@ async fn a_watch_of_compacted_history_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_permit_that_policy_overtook_is_stale() {
+async fn a_permit_that_policy_overtook_is_decided_again_where_it_is_applied() {
     let directory = tempfile::tempdir().unwrap();
     let engine = open(directory.path());
     let port = engine.port();
-    let early = permit(&port, put("key", "early")).unwrap();
-    write(&port, Operation::RoleAdd { name: "root".to_owned() }).await.unwrap();
-    assert_eq!(port.propose(early).await.unwrap_err(), Refusal::StalePermit);
-    assert_eq!(value_at(&port, "key", 0).await.unwrap(), None);
+    let root = || "root".to_owned();
+    let [first, second] = ["first", "second"].map(|value| permit(&port, put("key", value)).unwrap());
+    write(&port, Operation::RoleAdd { name: root() }).await.unwrap();
+    // What changed says nothing about this one: auth is still off.
+    port.propose(first).await.unwrap();
+    let add = keygate_core::UserAdd { name: root(), credential: keygate_core::Credential::NoPassword };
+    write(&port, Operation::UserAdd(add)).await.unwrap();
+    write(&port, Operation::UserGrantRole { user: root(), role: root() }).await.unwrap();
+    write(&port, Operation::AuthEnable).await.unwrap();
+    assert_eq!(port.propose(second).await.unwrap_err(), Refusal::Anonymous);
+    let view = port.view();
+    let keyspace = view.keyspace(keygate_core::KeyspaceId::DEFAULT).unwrap();
+    assert_eq!(keyspace.revision(), 2);
     engine.shutdown();
 }
 
