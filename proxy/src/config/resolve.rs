@@ -79,7 +79,6 @@ impl Resolver<'_> {
             bcrypt_cost: self.bcrypt_cost(draft.bcrypt_cost),
             limits: self.limits(&draft),
             keep_alive: KeepAlive {
-                min_time: draft.keepalive_min_time,
                 interval: some_time(draft.keepalive_interval),
                 timeout: some_time(draft.keepalive_timeout),
             },

@@ -177,6 +177,16 @@ keygate:
 }
 
 #[test]
+fn a_pause_between_pings_that_is_not_enforced_is_owned_up_to_once() {
+    let with = |value| warnings(&loaded(Mode::Keygate, &[value], &[]).unwrap());
+    assert!(with("--grpc-keepalive-min-time=5s").is_empty());
+    let warnings = with("--grpc-keepalive-min-time=10s");
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("--grpc-keepalive-min-time: accepted, has no effect")
+    );
+}
+
+#[test]
 fn all_problems_are_told_at_once_each_with_its_place() {
     let file = r#"
 name: n1
