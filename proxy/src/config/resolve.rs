@@ -483,7 +483,7 @@ impl Resolver<'_> {
             threads: count(draft.threads, cores.get()),
             handshake_timeout: draft.handshake_timeout,
             max_unauthenticated_connections: draft.max_unauthenticated,
-            password_threads: count(draft.password_threads, cores.get() / 2),
+            password_threads: count(draft.password_threads, password_threads(cores.get())),
             shutdown_grace: draft.shutdown_grace,
         }
     }
@@ -515,6 +515,11 @@ impl Resolver<'_> {
             })
             .collect()
     }
+}
+
+/// The least that is left to serving is three of four cores; rounding is in their favour, too.
+pub(super) fn password_threads(cores: usize) -> usize {
+    (cores / 4).max(1)
 }
 
 fn some_time(time: Duration) -> Option<Duration> {

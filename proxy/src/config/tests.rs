@@ -554,3 +554,9 @@ fn the_page_about_configuration_is_up_to_date() {
     let page = std::fs::read_to_string(path).unwrap_or_default();
     assert!(page == show::documentation(), "run `UPDATE_DOCS=1 cargo test -p keygate --lib config`");
 }
+
+#[test]
+fn passwords_get_a_quarter_of_the_cores_at_most_and_one_thread_at_least() {
+    let threads = [1, 2, 3, 4, 7, 8, 64].map(resolve::password_threads);
+    assert_eq!(threads, [1, 1, 1, 1, 1, 2, 16]);
+}
