@@ -61,9 +61,11 @@ struct Server {
 struct Options {
     handshake_timeout: Duration,
     strangers: usize,
+    /// Pause before a ping, and how long its answer may take.
+    ping: Option<Duration>,
 }
 
-const USUAL: Options = Options { handshake_timeout: Duration::from_secs(10), strangers: 1024 };
+const USUAL: Options = Options { handshake_timeout: Duration::from_secs(10), strangers: 1024, ping: None };
 
 impl Server {
     fn start(tls: Option<TlsSources>, options: Options) -> Self {
@@ -71,8 +73,8 @@ impl Server {
         let limits = HttpLimits {
             handshake_timeout: options.handshake_timeout,
             concurrent_streams: 777,
-            ping_interval: None,
-            ping_timeout: None,
+            ping_interval: options.ping,
+            ping_timeout: options.ping,
         };
         let shared = Shared::new(limits, Arc::new(Metrics::default()));
         let (drain, draining) = watch::channel(Drain::Serving);
@@ -224,7 +226,7 @@ async fn a_thousand_idle_connections_neither_stay_nor_keep_others_out() {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::new("ca");
     let timeout = Duration::from_secs(3);
-    let options = Options { handshake_timeout: timeout, strangers: 2000 };
+    let options = Options { handshake_timeout: timeout, strangers: 2000, ..USUAL };
     let server = Server::start(Some(authority.install(directory.path(), OPTIONAL)), options);
     let mut idle = Vec::new();
     for _ in 0..1000 {
@@ -383,4 +385,38 @@ async fn draining_closes_idle_connections_and_the_port() {
     closed(&mut idle).await;
     assert!(TcpStream::connect(address).await.is_err());
     bind(address).unwrap();
+}
+
+/// Reads frames of HTTP/2 and answers pings if `answering`, until the server hangs up or has pinged
+/// three times. How often it pinged.
+async fn pings(server: &Server, answering: bool) -> usize {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const PING: u8 = 6;
+    const ACK: u8 = 1;
+    let mut stream = server.connect().await;
+    stream.write_all(&[PREFACE, &EMPTY_SETTINGS].concat()).await.unwrap();
+    let mut seen = 0;
+    let mut head = [0; 9];
+    while seen < 3 && stream.read_exact(&mut head).await.is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+        if head[3] == PING && head[4] & ACK == 0 {
+            seen += 1;
+            if answering {
+                let answer = [&[0, 0, 8, PING, ACK, 0, 0, 0, 0], &payload[..]].concat();
+                stream.write_all(&answer).await.unwrap();
+            }
+        }
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_client_that_answers_no_ping_is_hung_up_on() {
+    let server = Server::start(None, Options { ping: Some(Duration::from_millis(200)), ..USUAL });
+    assert_eq!(timeout(PATIENCE, pings(&server, false)).await.unwrap(), 1);
+    assert_eq!(timeout(PATIENCE, pings(&server, true)).await.unwrap(), 3);
+    server.stop(Duration::ZERO);
 }

@@ -172,8 +172,6 @@ pub struct Limits {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepAlive {
-    /// A client that pings more often than this is sent away.
-    pub min_time: Duration,
     /// Pause after which the server pings; `None` never pings.
     pub interval: Option<Duration>,
     /// Wait for the answer before the connection is closed; `None` waits for ever.

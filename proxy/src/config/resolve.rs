@@ -79,7 +79,6 @@ impl Resolver<'_> {
             bcrypt_cost: self.bcrypt_cost(draft.bcrypt_cost),
             limits: self.limits(&draft),
             keep_alive: KeepAlive {
-                min_time: draft.keepalive_min_time,
                 interval: some_time(draft.keepalive_interval),
                 timeout: some_time(draft.keepalive_timeout),
             },
@@ -484,7 +483,7 @@ impl Resolver<'_> {
             threads: count(draft.threads, cores.get()),
             handshake_timeout: draft.handshake_timeout,
             max_unauthenticated_connections: draft.max_unauthenticated,
-            password_threads: count(draft.password_threads, cores.get() / 2),
+            password_threads: count(draft.password_threads, password_threads(cores.get())),
             shutdown_grace: draft.shutdown_grace,
         }
     }
@@ -516,6 +515,11 @@ impl Resolver<'_> {
             })
             .collect()
     }
+}
+
+/// The least that is left to serving is three of four cores; rounding is in their favour, too.
+pub(super) fn password_threads(cores: usize) -> usize {
+    (cores / 4).max(1)
 }
 
 fn some_time(time: Duration) -> Option<Duration> {

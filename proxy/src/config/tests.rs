@@ -177,6 +177,16 @@ keygate:
 }
 
 #[test]
+fn a_pause_between_pings_that_is_not_enforced_is_owned_up_to_once() {
+    let with = |value| warnings(&loaded(Mode::Keygate, &[value], &[]).unwrap());
+    assert!(with("--grpc-keepalive-min-time=5s").is_empty());
+    let warnings = with("--grpc-keepalive-min-time=10s");
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("--grpc-keepalive-min-time: accepted, has no effect")
+    );
+}
+
+#[test]
 fn all_problems_are_told_at_once_each_with_its_place() {
     let file = r#"
 name: n1
@@ -543,4 +553,10 @@ fn the_page_about_configuration_is_up_to_date() {
     }
     let page = std::fs::read_to_string(path).unwrap_or_default();
     assert!(page == show::documentation(), "run `UPDATE_DOCS=1 cargo test -p keygate --lib config`");
+}
+
+#[test]
+fn passwords_get_a_quarter_of_the_cores_at_most_and_one_thread_at_least() {
+    let threads = [1, 2, 3, 4, 7, 8, 64].map(resolve::password_threads);
+    assert_eq!(threads, [1, 1, 1, 1, 1, 2, 16]);
 }
