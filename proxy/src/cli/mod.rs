@@ -50,7 +50,7 @@ enum Command {
         output: Output,
     },
     /// Make, list, suspend and delete tenants of a running server
-    Tenant(tenant::Tenant),
+    Tenant(Box<tenant::Tenant>),
     /// Print the version
     Version {
         #[arg(long, value_enum, default_value_t = Output::Text)]
