@@ -138,6 +138,11 @@ pub fn message_too_large(size: usize, limit: usize) -> Status {
     Status::resource_exhausted(format!("grpc: received message larger than max ({size} vs. {limit})"))
 }
 
+/// A message for whose beginning there is no room.
+pub fn no_room() -> Status {
+    Status::resource_exhausted("keygate: too many messages are under way")
+}
+
 /// An answer that does not fit the protocol's own limit.
 pub fn answer_too_large(size: usize, limit: usize) -> Status {
     Status::resource_exhausted(format!("grpc: trying to send message larger than max ({size} vs. {limit})"))

@@ -60,16 +60,23 @@ struct Server {
 #[derive(Clone, Copy)]
 struct Options {
     handshake_timeout: Duration,
+    proof_timeout: Duration,
     strangers: usize,
 }
 
-const USUAL: Options = Options { handshake_timeout: Duration::from_secs(10), strangers: 1024 };
+const USUAL: Options = Options {
+    handshake_timeout: Duration::from_secs(10),
+    proof_timeout: Duration::from_secs(60),
+    strangers: 1024,
+};
 
 impl Server {
     fn start(tls: Option<TlsSources>, options: Options) -> Self {
         let tls = tls.map(|sources| Arc::new(ReloadingTls::open(sources).unwrap()));
         let limits = HttpLimits {
             handshake_timeout: options.handshake_timeout,
+            proof_timeout: options.proof_timeout,
+            unfinished_bytes: 64 << 20,
             concurrent_streams: 777,
             ping_interval: None,
             ping_timeout: None,
@@ -224,7 +231,7 @@ async fn a_thousand_idle_connections_neither_stay_nor_keep_others_out() {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::new("ca");
     let timeout = Duration::from_secs(3);
-    let options = Options { handshake_timeout: timeout, strangers: 2000 };
+    let options = Options { handshake_timeout: timeout, strangers: 2000, ..USUAL };
     let server = Server::start(Some(authority.install(directory.path(), OPTIONAL)), options);
     let mut idle = Vec::new();
     for _ in 0..1000 {
@@ -262,6 +269,17 @@ async fn who_finishes_tls_and_then_says_nothing_is_closed() {
         stream.write_all(words.as_bytes()).await.unwrap();
         closed(&mut stream).await;
     }
+}
+
+#[tokio::test]
+async fn who_speaks_and_never_proves_itself_is_told_to_go() {
+    let proof_timeout = Duration::from_secs(1);
+    let server = Server::start(None, Options { proof_timeout, ..USUAL });
+    let (mut stranger, mut proven) = (server.connect().await, server.connect().await);
+    ask(&mut proven, "/prove").await.unwrap();
+    ask(&mut stranger, "/").await.unwrap();
+    closed(&mut stranger).await;
+    assert_eq!(ask(&mut proven, "/").await.unwrap(), "nobody");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::jwt::Claims;
 use super::simple_token::Entry;
+use crate::rpc::{ConnectionRoom, MessageRoom};
 
 /// Told once, when the other side has shown who it is, so that its place among the strangers
 /// becomes free. Cheap to call again.
@@ -42,6 +43,7 @@ pub struct ConnectionIdentity {
     tls: bool,
     certificate: Option<CertificateName>,
     proof: Box<dyn Proof>,
+    room: Arc<ConnectionRoom>,
     /// A connection nearly always shows the same token; looking it up once is enough.
     last_token: Mutex<Option<LastToken>>,
 }
@@ -65,7 +67,13 @@ impl ConnectionIdentity {
         certificate: Option<CertificateName>,
         proof: Box<dyn Proof>,
     ) -> Self {
-        Self { peer, tls, certificate, proof, last_token: Mutex::new(None) }
+        let room = MessageRoom::new(usize::MAX).connection();
+        Self { peer, tls, certificate, proof, room, last_token: Mutex::new(None) }
+    }
+
+    /// Shares the room for unfinished messages with other connections.
+    pub fn with_room(self, room: Arc<ConnectionRoom>) -> Self {
+        Self { room, ..self }
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -82,6 +90,10 @@ impl ConnectionIdentity {
 
     pub fn proof(&self) -> &dyn Proof {
         self.proof.as_ref()
+    }
+
+    pub fn room(&self) -> &Arc<ConnectionRoom> {
+        &self.room
     }
 
     pub(super) fn recall(&self, token: &str) -> Option<Remembered> {

@@ -12,7 +12,10 @@ mod keep_alive;
 pub mod meter;
 pub mod methods;
 mod range_stream;
+mod room;
 mod watch;
+
+pub use room::{ConnectionRoom, MessageRoom};
 
 use std::sync::Arc;
 
@@ -139,7 +142,7 @@ async fn read_one<B>(context: &Context, evidence: Evidence<'_>, body: B) -> Resu
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let mut messages = Messages::new(body, message_limit(context));
+    let mut messages = Messages::new(body, message_limit(context), evidence.connection.room().clone());
     if messages.announced().await? > STRANGERS_MESSAGE {
         stack::known(context, evidence).map_err(|refusal| status::of(&refusal))?;
     }
@@ -155,7 +158,7 @@ where
         Ok(()) => message_limit(context),
         Err(_) => STRANGERS_MESSAGE,
     };
-    Messages::new(body, limit)
+    Messages::new(body, limit, evidence.connection.room().clone())
 }
 
 fn message_limit(context: &Context) -> usize {
