@@ -38,7 +38,7 @@ pub use operation::{
     LeaseGrant, LeaseId, LeaseRevoke, LeaseTimeToLive, Operation, Put, PutLease, PutValue, Range, RoleGrant,
     RoleRevoke, SortOrder, SortTarget, Txn, TxnOp, UserAdd, WatchCreate,
 };
-pub use permit::{InternalReason, LeaseFence, Permit, PermitParts, Subject};
+pub use permit::{InternalReason, LeaseFence, Permit, PermitParts, Subject, decide_at_apply};
 pub use policy::{Compile, Decision, Fence, LeaseKeys, Policy};
 pub use range::KeyRange;
 pub use refusal::Refusal;

@@ -77,24 +77,8 @@ impl<V> Permit<V> {
         operation: Operation<V>,
     ) -> Result<Self, Refusal> {
         let mut fences = SmallVec::new();
-        if policy.is_enabled() {
-            let mut refused = None;
-            operation.accesses(&mut |access| {
-                if refused.is_none() {
-                    refused = decide(policy, leases, caller, &access, &mut fences).err();
-                }
-            });
-            if let Some(refusal) = refused {
-                return Err(refusal);
-            }
-            // Only what is not open to everybody depends on the token's age.
-            if let Caller::User { evidence: Evidence::Jwt { auth_revision: Some(token) }, .. } = caller
-                && operation.is_write()
-                && *token < store_auth_revision
-            {
-                return Err(Refusal::OldAuthRevision { token: *token, store: store_auth_revision });
-            }
-        }
+        let age = || check_age(caller, store_auth_revision);
+        decide_all(&Asked { policy, leases, caller, age: &age }, &operation, &mut fences)?;
         let name = match caller {
             Caller::Anonymous { .. } => None,
             Caller::User { name, .. } => Some(name.clone()),
@@ -146,16 +130,68 @@ impl<V> Permit<V> {
     }
 }
 
-fn decide(
+/// Decides every access of a proposal whose permit was overtaken, on the state that it is applied to.
+///
+/// `name`: in whose name the permit was given. How old a token was is not asked again: the permit was
+/// given while it held.
+pub fn decide_at_apply<V>(
     policy: &dyn Policy,
     leases: &dyn LeaseKeys,
-    caller: &Caller,
-    access: &Access,
+    keyspace: KeyspaceId,
+    name: Option<&str>,
+    operation: &Operation<V>,
+) -> Result<(), Refusal> {
+    let caller = match name {
+        None => Caller::Anonymous { keyspace },
+        Some(name) => Caller::User { keyspace, name: name.into(), evidence: Evidence::Certificate },
+    };
+    let asked = Asked { policy, leases, caller: &caller, age: &|| Ok(()) };
+    decide_all(&asked, operation, &mut SmallVec::new())
+}
+
+/// What all accesses of one request are decided on.
+struct Asked<'a> {
+    policy: &'a dyn Policy,
+    leases: &'a dyn LeaseKeys,
+    caller: &'a Caller,
+    /// Is the token recent enough for a request about keys?
+    age: &'a dyn Fn() -> Result<(), Refusal>,
+}
+
+/// etcd asks this of whatever is about keys, reads and watches included, and of nothing else: an
+/// administrator's token outlives the changes that they make.
+fn check_age(caller: &Caller, store: u64) -> Result<(), Refusal> {
+    match caller {
+        Caller::User { evidence: Evidence::Jwt { auth_revision: Some(token) }, .. } if *token < store => {
+            Err(Refusal::OldAuthRevision { token: *token, store })
+        }
+        Caller::User { .. } | Caller::Anonymous { .. } => Ok(()),
+    }
+}
+
+/// The first access that is denied refuses the whole.
+fn decide_all<V>(
+    asked: &Asked<'_>,
+    operation: &Operation<V>,
     fences: &mut SmallVec<[LeaseFence; 1]>,
 ) -> Result<(), Refusal> {
+    if !asked.policy.is_enabled() {
+        return Ok(());
+    }
+    let mut outcome = Ok(());
+    operation.accesses(&mut |access| {
+        if outcome.is_ok() {
+            outcome = decide(asked, &access, fences);
+        }
+    });
+    outcome
+}
+
+fn decide(asked: &Asked<'_>, access: &Access, fences: &mut SmallVec<[LeaseFence; 1]>) -> Result<(), Refusal> {
     if matches!(access, Access::Open) {
         return Ok(());
     }
+    let Asked { policy, leases, caller, age } = *asked;
     let user = match (caller, known_user(policy, caller)) {
         (_, Some(user)) => user,
         // etcd's word for a request without a credential.
@@ -166,22 +202,38 @@ fn decide(
     let keys = |action: KeyAction, range: &KeyRange| policy.decide_keys(user, action, range);
     let decision = match access {
         Access::Open | Access::Authenticated => Decision::Allow,
-        Access::Keys { action, range } => keys(*action, range),
+        Access::Keys { action, range } => {
+            age()?;
+            keys(*action, range)
+        }
+        // Whoever may have every key may have those of any lease, whichever they are by the time of
+        // the change: many writers then share a lease without being in each other's way.
+        Access::KeysOfLease { action, .. } | Access::KeysOfAllLeases { action }
+            if age().is_ok() && keys(*action, &KeyRange::everything()) == Decision::Allow =>
+        {
+            Decision::Allow
+        }
         Access::KeysOfLease { action, lease } => {
             let mut decision = Decision::Allow;
+            let mut aged = Ok(());
             let generation = leases.attached(*lease, &mut |key| {
+                aged = age();
                 decision = keys(*action, &KeyRange::Single(key.clone()));
-                decision == Decision::Allow
+                decision == Decision::Allow && aged.is_ok()
             });
+            aged?;
             fences.push(LeaseFence { lease: *lease, generation });
             decision
         }
         Access::KeysOfAllLeases { action } => {
             let mut decision = Decision::Allow;
+            let mut aged = Ok(());
             leases.attached_to_any(&mut |key| {
+                aged = age();
                 decision = keys(*action, &KeyRange::Single(key.clone()));
-                decision == Decision::Allow
+                decision == Decision::Allow && aged.is_ok()
             });
+            aged?;
             decision
         }
         Access::Admin(_) | Access::UserRecord(_) | Access::RoleRecord(_) => policy.decide_other(user, access),

@@ -7,6 +7,7 @@ mod mvcc_store;
 use keygate_core::*;
 use keygate_engine::mvcc::*;
 use mvcc_store::*;
+use std::sync::Arc;
 
 fn seeded() -> Machine {
     // a@2, b@3, b@4, c@5 with lease 55, d@6, d@7, d@8
@@ -400,31 +401,76 @@ fn a_lease_generation_moves_with_the_set_of_keys_and_survives_a_restart() {
     assert_eq!(generation(&m), None);
 }
 
-#[test]
-fn a_stale_permit_changes_nothing() {
-    let mut m = seeded();
-    let policy = m.space().policy().fence();
-    let lease = LeaseFence { lease: LeaseId(55), generation: m.space().attached(LeaseId(55), &mut |_| true) };
-    let missing = LeaseFence { lease: LeaseId(9), generation: None };
-    let with = |fence: Option<Fence>, leases: &[LeaseFence]| Command {
-        fence,
-        leases: leases.iter().copied().collect(),
-        ..internal(KeyspaceId::DEFAULT, put("f", "x"))
-    };
-    assert!(m.apply(with(Some(policy), &[lease, missing])).outcome.is_ok());
-    m.run(put_leased("g", "x", 55)).unwrap();
-    m.run(grant(9, 9)).unwrap();
-    let revision = m.revision();
-    for stale in [
-        with(Some(policy), &[lease]),
-        with(None, &[missing]),
-        with(Some(Fence { platform: 1, ..policy }), &[]),
-        with(Some(Fence { keyspace: policy.keyspace + 1, ..policy }), &[]),
-    ] {
-        assert_eq!(m.apply(stale), Applied { outcome: Err(Refusal::StalePermit), revision });
+/// Lets `alice` have the keys that begin with `a`.
+struct AliceOnly(u64);
+
+impl Policy for AliceOnly {
+    fn fence(&self) -> Fence {
+        Fence { platform: 0, keyspace: self.0 }
     }
-    m.run(Operation::RoleAdd { name: "r".into() }).unwrap();
-    assert_eq!(m.apply(with(Some(policy), &[])).outcome, Err(Refusal::StalePermit));
+    fn is_enabled(&self) -> bool {
+        true
+    }
+    fn knows(&self, user: &str) -> bool {
+        user == "alice"
+    }
+    fn decide_keys(&self, _: &str, _: KeyAction, range: &KeyRange) -> Decision {
+        match range {
+            KeyRange::Single(key) if key.starts_with(b"a") => Decision::Allow,
+            _ => Decision::Deny,
+        }
+    }
+    fn decide_other(&self, _: &str, _: &Access) -> Decision {
+        Decision::Deny
+    }
+}
+
+struct CompileAliceOnly;
+
+impl Compile for CompileAliceOnly {
+    fn compile(&self, _: KeyspaceId, tables: &AuthTables, _: Option<&Arc<dyn Policy>>) -> Arc<dyn Policy> {
+        Arc::new(AliceOnly(tables.policy_version))
+    }
+}
+
+#[test]
+fn an_overtaken_permit_is_decided_again_on_the_state_it_is_applied_to() {
+    let mut m = Machine::new();
+    m.run(grant(55, 100)).unwrap();
+    m.run(put_leased("a1", "v", 55)).unwrap();
+    let generation = |m: &Machine| m.space().attached(LeaseId(55), &mut |_| true);
+    let old_policy = m.space().policy().fence();
+    let old_lease = LeaseFence { lease: LeaseId(55), generation: generation(&m) };
+    // From here on alice has a policy, and the lease one key more.
+    let add = internal(KeyspaceId::DEFAULT, Operation::RoleAdd { name: "r".into() });
+    m.state.apply(add, &m.store, &CompileAliceOnly, MIN_TTL, &mut m.effects).unwrap();
+    m.run(put_leased("a2", "v", 55)).unwrap();
+    assert_ne!((m.space().policy().fence(), generation(&m)), (old_policy, old_lease.generation));
+
+    let by = |name: Option<&str>, operation: Operation<Sealed>| Command {
+        fence: Some(old_policy),
+        leases: [old_lease].into_iter().collect(),
+        attribution: name.map(str::to_owned),
+        ..internal(KeyspaceId::DEFAULT, operation)
+    };
+    let revision = m.revision();
+    for (command, refusal) in [
+        (by(None, put("a3", "v")), Refusal::Anonymous),
+        (by(Some("bob"), put("a3", "v")), Refusal::PermissionDenied),
+        (by(Some("alice"), put("b", "v")), Refusal::PermissionDenied),
+        (by(Some("alice"), compact(2)), Refusal::PermissionDenied),
+        // Nobody could decide for work without a caller.
+        (Command { fence: None, ..by(Some("alice"), put("a3", "v")) }, Refusal::StalePermit),
+    ] {
+        assert_eq!(m.apply(command), Applied { outcome: Err(refusal), revision });
+    }
+    assert!(m.apply(by(Some("alice"), put_leased("a3", "v", 55))).outcome.is_ok());
+    // A key that alice may not have joins the lease: the lease is no longer hers to use.
+    m.run(put_leased("b", "v", 55)).unwrap();
+    let refused = m.apply(by(Some("alice"), put_leased("a3", "w", 55))).outcome;
+    assert_eq!(refused, Err(Refusal::PermissionDenied));
+    assert_eq!(m.apply(by(Some("alice"), revoke(55))).outcome, Err(Refusal::PermissionDenied));
+    assert!(m.apply(by(Some("alice"), put("a3", "w"))).outcome.is_ok());
 }
 
 #[test]

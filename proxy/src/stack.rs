@@ -163,7 +163,10 @@ async fn hash_password(
     let view = context.port.view();
     let caller = identify(context, &view, evidence, &operation)?;
     authorize::obtain(context.endpoint, &view, &caller, operation.clone())?;
-    let hashed = Credential::Hashed(context.identifier.passwords().hash(password).await?);
+    let passwords = context.identifier.passwords();
+    passwords.check(&password)?;
+    check_user(&view, &operation)?;
+    let hashed = Credential::Hashed(passwords.hash(password).await?);
     Ok(match operation {
         Operation::UserAdd(UserAdd { name, .. }) => Operation::UserAdd(UserAdd { name, credential: hashed }),
         Operation::UserChangePassword { name, .. } => {
@@ -171,4 +174,16 @@ async fn hash_password(
         }
         other => other,
     })
+}
+
+/// Refuses what a password would be hashed for in vain. Who passes is looked at again where the
+/// change is applied.
+fn check_user(view: &View, operation: &Operation<Plaintext>) -> Result<(), Refusal> {
+    let users = &view.keyspace(KeyspaceId::DEFAULT).ok_or(Refusal::PermissionDenied)?.auth().users;
+    match operation {
+        Operation::UserAdd(UserAdd { name, .. }) if name.is_empty() => Err(Refusal::UserEmpty),
+        Operation::UserAdd(UserAdd { name, .. }) if users.contains_key(name) => Err(Refusal::UserExists),
+        Operation::UserChangePassword { name, .. } if !users.contains_key(name) => Err(Refusal::UserNotFound),
+        _ => Ok(()),
+    }
 }

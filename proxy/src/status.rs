@@ -167,6 +167,16 @@ pub fn broken_framing(what: &'static str) -> Status {
     Status::internal(what)
 }
 
+/// A `grpc-timeout` that is none, in the words of Go's gRPC server.
+pub fn malformed_timeout(why: &'static str) -> Status {
+    Status::internal(format!("malformed grpc-timeout: transport: timeout string is {why}"))
+}
+
+/// The client waits no longer. In Go's words, as most clients say it themselves.
+pub fn deadline_exceeded() -> Status {
+    Status::deadline_exceeded("context deadline exceeded")
+}
+
 /// A compressed message. This server offers no compression.
 pub fn compressed() -> Status {
     Status::unimplemented("grpc: Decompressor is not installed for grpc-encoding")

@@ -10,7 +10,9 @@ use super::read::ReadError;
 use super::row::{RowError, RowSource};
 use super::value::StoredValue;
 use super::write::Writing;
-use keygate_core::{Answer, Compile, Fence, KeyspaceId, LeaseFence, LeaseKeys, Operation, Refusal, Sealed};
+use keygate_core::{
+    Answer, Compile, KeyspaceId, LeaseFence, LeaseKeys, Operation, Refusal, Sealed, decide_at_apply,
+};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -129,7 +131,7 @@ impl State {
         };
         let keyspace = Arc::make_mut(slot);
         let outcome = keyspace
-            .check_fences(command.fence, &command.leases)
+            .check_permit(&command)
             .and_then(|()| keyspace.check_alarms(&command.operation))
             .map_err(Stop::Refused)
             .and_then(|()| keyspace.execute(&command.operation, rows, compile, min_lease_ttl, effects));
@@ -186,13 +188,20 @@ impl State {
 }
 
 impl Keyspace {
-    /// Is what the permit depended on still so?
-    fn check_fences(&self, fence: Option<Fence>, leases: &[LeaseFence]) -> Result<(), Refusal> {
-        if fence.is_some_and(|fence| fence != self.policy.fence()) {
+    /// Is what the permit depended on still so? If not, this state decides: it is the one that the change is made to.
+    /// So a revoke holds from its place in the log on, and changes of policy beside it refuse nobody who may write.
+    fn check_permit(&self, command: &Command) -> Result<(), Refusal> {
+        let moved = |fence: &LeaseFence| self.attached(fence.lease, &mut |_| false) != fence.generation;
+        let overtaken = command.fence.is_some_and(|fence| fence != self.policy.fence())
+            || command.leases.iter().any(moved);
+        if !overtaken {
+            return Ok(());
+        }
+        if command.fence.is_none() {
             return Err(Refusal::StalePermit);
         }
-        let moved = |fence: &LeaseFence| self.attached(fence.lease, &mut |_| false) != fence.generation;
-        if leases.iter().any(moved) { Err(Refusal::StalePermit) } else { Ok(()) }
+        let name = command.attribution.as_deref();
+        decide_at_apply(self.policy.as_ref(), self, self.id, name, &command.operation)
     }
 
     fn execute(

@@ -62,12 +62,15 @@ struct Options {
     handshake_timeout: Duration,
     proof_timeout: Duration,
     strangers: usize,
+    /// Pause before a ping, and how long its answer may take.
+    ping: Option<Duration>,
 }
 
 const USUAL: Options = Options {
     handshake_timeout: Duration::from_secs(10),
     proof_timeout: Duration::from_secs(60),
     strangers: 1024,
+    ping: None,
 };
 
 impl Server {
@@ -78,8 +81,8 @@ impl Server {
             proof_timeout: options.proof_timeout,
             unfinished_bytes: 64 << 20,
             concurrent_streams: 777,
-            ping_interval: None,
-            ping_timeout: None,
+            ping_interval: options.ping,
+            ping_timeout: options.ping,
         };
         let shared = Shared::new(limits, Arc::new(Metrics::default()));
         let (drain, draining) = watch::channel(Drain::Serving);
@@ -401,4 +404,38 @@ async fn draining_closes_idle_connections_and_the_port() {
     closed(&mut idle).await;
     assert!(TcpStream::connect(address).await.is_err());
     bind(address).unwrap();
+}
+
+/// Reads frames of HTTP/2 and answers pings if `answering`, until the server hangs up or has pinged
+/// three times. How often it pinged.
+async fn pings(server: &Server, answering: bool) -> usize {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const PING: u8 = 6;
+    const ACK: u8 = 1;
+    let mut stream = server.connect().await;
+    stream.write_all(&[PREFACE, &EMPTY_SETTINGS].concat()).await.unwrap();
+    let mut seen = 0;
+    let mut head = [0; 9];
+    while seen < 3 && stream.read_exact(&mut head).await.is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+        if head[3] == PING && head[4] & ACK == 0 {
+            seen += 1;
+            if answering {
+                let answer = [&[0, 0, 8, PING, ACK, 0, 0, 0, 0], &payload[..]].concat();
+                stream.write_all(&answer).await.unwrap();
+            }
+        }
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_client_that_answers_no_ping_is_hung_up_on() {
+    let server = Server::start(None, Options { ping: Some(Duration::from_millis(200)), ..USUAL });
+    assert_eq!(timeout(PATIENCE, pings(&server, false)).await.unwrap(), 1);
+    assert_eq!(timeout(PATIENCE, pings(&server, true)).await.unwrap(), 3);
+    server.stop(Duration::ZERO);
 }

@@ -62,9 +62,15 @@ impl PasswordPool {
         result.await.map_err(|_| Refusal::Stopping)
     }
 
-    /// A hash as Go's bcrypt writes it (`$2a$`). Passwords over 72 bytes are refused: bcrypt would
-    /// silently ignore the rest.
+    /// Whether a password can be hashed at all, without doing it. One over 72 bytes is refused: bcrypt
+    /// would silently ignore the rest.
+    pub fn check(&self, password: &Secret) -> Result<(), Refusal> {
+        check(password.expose())
+    }
+
+    /// A hash as Go's bcrypt writes it (`$2a$`), of a password that passes [`Self::check`].
     pub async fn hash(&self, password: Secret) -> Result<PasswordHash, Refusal> {
+        self.check(&password)?;
         let (answer, result) = oneshot::channel();
         self.submit(Job::Hash { password, cost: self.cost, answer })?;
         result.await.map_err(|_| Refusal::Stopping)?
@@ -102,10 +108,12 @@ fn work(jobs: &Mutex<Receiver<Job>>, decoy: &OnceLock<String>, cost: u32) {
     }
 }
 
+fn check(password: &str) -> Result<(), Refusal> {
+    if password.len() > MAX_PASSWORD_BYTES { Err(Refusal::PasswordTooLong) } else { Ok(()) }
+}
+
 fn hash(password: &str, cost: u32) -> Result<PasswordHash, Refusal> {
-    if password.len() > MAX_PASSWORD_BYTES {
-        return Err(Refusal::PasswordTooLong);
-    }
+    check(password)?;
     match bcrypt::hash_with_result(password, cost) {
         Ok(parts) => Ok(PasswordHash(parts.format_for_version(Version::TwoA))),
         Err(_) => Err(Refusal::Internal { cause: "hashing a password failed" }),
@@ -178,6 +186,8 @@ mod tests {
             pool.submit(job) == Err(Refusal::TooManyRequests)
         });
         assert!(refused);
+        // What cannot be hashed needs no place in the queue to be told so.
+        assert_eq!(pool.hash(secret(&"x".repeat(73))).await, Err(Refusal::PasswordTooLong));
         // The clients go away; what they asked for is not done.
         drop(waiting);
         let start = Instant::now();

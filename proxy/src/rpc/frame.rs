@@ -218,7 +218,7 @@ fn fill(headers: &mut HeaderMap, status: &Status) {
     }
 }
 
-fn trailers(status: &Status) -> HeaderMap {
+pub(super) fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
     fill(&mut trailers, status);
     trailers

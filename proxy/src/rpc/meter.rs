@@ -18,6 +18,7 @@ use tonic::Code;
 pub(crate) use clients::CallKind;
 pub(crate) use work::{LEASE_TTL_BOUNDS, WorkTotals};
 
+use super::deadline::Deadline;
 use super::methods::{self, MethodId};
 use crate::metrics::{Latency, LatencyTotals};
 use clients::Clients;
@@ -170,12 +171,14 @@ const CODE_NAMES: [&str; CODES] = [
     "Unauthenticated",
 ];
 
-/// Counts one RPC from its start to its end. One that is dropped before its end was cancelled.
+/// Counts one RPC from its start to its end. One that is dropped before its end was cancelled, or too
+/// late.
 pub(super) struct Meter {
     counters: Arc<RpcCounters>,
     index: usize,
     start: Instant,
     nature: Nature,
+    deadline: Option<Deadline>,
     open: bool,
 }
 
@@ -194,12 +197,13 @@ pub(super) struct Received {
 }
 
 impl Meter {
-    pub(super) fn start(counters: &Arc<RpcCounters>, method: MethodId) -> Self {
+    pub(super) fn start(counters: &Arc<RpcCounters>, method: MethodId, deadline: Option<Deadline>) -> Self {
         let meter = Self {
             counters: counters.clone(),
             index: method.index(),
             start: Instant::now(),
             nature: Nature::Plain,
+            deadline,
             open: true,
         };
         meter.counts().started.fetch_add(1, Ordering::Relaxed);
@@ -266,10 +270,12 @@ impl Latencies {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        if self.open {
-            self.lost();
+        if !self.open {
+            return;
         }
-        self.handled(Code::Cancelled);
+        self.lost();
+        let late = self.deadline.is_some_and(Deadline::has_passed);
+        self.handled(if late { Code::DeadlineExceeded } else { Code::Cancelled });
     }
 }
 
@@ -286,7 +292,7 @@ pub(crate) mod tests {
     /// One put that succeeds and one that does not.
     pub(crate) fn some_traffic(counters: &Arc<RpcCounters>) {
         for code in [Code::Ok, Code::PermissionDenied] {
-            Meter::start(counters, methods::find("/etcdserverpb.KV/Put").unwrap()).handled(code);
+            Meter::start(counters, methods::find("/etcdserverpb.KV/Put").unwrap(), None).handled(code);
         }
     }
 
@@ -303,7 +309,7 @@ pub(crate) mod tests {
     fn an_rpc_is_counted_once_by_its_code() {
         let counters = Arc::new(RpcCounters::default());
         let method = methods::find("/etcdserverpb.KV/Put").unwrap();
-        let mut meter = Meter::start(&counters, method);
+        let mut meter = Meter::start(&counters, method, None);
         meter.received();
         meter.handled(Code::PermissionDenied);
         drop(meter);
@@ -318,7 +324,7 @@ pub(crate) mod tests {
     #[test]
     fn an_rpc_whose_client_left_counts_as_cancelled() {
         let counters = Arc::new(RpcCounters::default());
-        drop(Meter::start(&counters, methods::find("/etcdserverpb.KV/Put").unwrap()));
+        drop(Meter::start(&counters, methods::find("/etcdserverpb.KV/Put").unwrap(), None));
         assert_eq!(handled(&put_totals(&counters), "Canceled"), 1);
     }
 
@@ -331,15 +337,15 @@ pub(crate) mod tests {
             range: keygate_core::KeyRange::Single(bytes::Bytes::from_static(b"k")),
             prev_kv: false,
         };
-        let mut meter = Meter::start(&counters, method);
+        let mut meter = Meter::start(&counters, method, None);
         meter.begins(&Operation::<keygate_core::Plaintext>::DeleteRange(delete.clone()));
         drop(meter);
         assert_eq!(failed(), 1);
-        let mut meter = Meter::start(&counters, method);
+        let mut meter = Meter::start(&counters, method, None);
         meter.begins(&Operation::<keygate_core::Plaintext>::DeleteRange(delete));
         meter.handled(Code::Ok);
         drop(meter);
-        let mut meter = Meter::start(&counters, methods::find("/etcdserverpb.Auth/UserList").unwrap());
+        let mut meter = Meter::start(&counters, methods::find("/etcdserverpb.Auth/UserList").unwrap(), None);
         meter.begins(&Operation::<keygate_core::Plaintext>::UserList);
         drop(meter);
         assert_eq!(failed(), 1);
@@ -348,7 +354,7 @@ pub(crate) mod tests {
     #[test]
     fn a_txn_that_only_reads_is_counted_apart() {
         let counters = Arc::new(RpcCounters::default());
-        let mut meter = Meter::start(&counters, methods::find("/etcdserverpb.KV/Txn").unwrap());
+        let mut meter = Meter::start(&counters, methods::find("/etcdserverpb.KV/Txn").unwrap(), None);
         let txn = keygate_core::Txn { compare: Vec::new(), success: Vec::new(), failure: Vec::new() };
         meter.begins(&Operation::<keygate_core::Plaintext>::Txn(txn));
         meter.handled(Code::Ok);
@@ -356,5 +362,17 @@ pub(crate) mod tests {
         assert_eq!(totals.read_only_txns[0].count(), 1);
         let txn = totals.methods.iter().find(|total| total.method == "Txn").unwrap();
         assert_eq!(txn.succeeded.minus(&totals.read_only_txns[0]).count(), 0);
+    }
+
+    #[test]
+    fn an_rpc_that_outlived_its_deadline_is_counted_as_that() {
+        let counters = Arc::new(RpcCounters::default());
+        let method = methods::find("/etcdserverpb.KV/Put").unwrap();
+        for timeout in ["1n", "1n", "1H"] {
+            let deadline = Deadline::read(&HeaderValue::from_static(timeout)).unwrap();
+            drop(Meter::start(&counters, method, deadline));
+        }
+        let totals = put_totals(&counters);
+        assert_eq!((handled(&totals, "DeadlineExceeded"), handled(&totals, "Canceled")), (2, 1));
     }
 }

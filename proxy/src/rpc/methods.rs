@@ -31,6 +31,16 @@ pub(super) enum Kind {
     Later,
 }
 
+impl Kind {
+    /// An answer of many messages, which may last.
+    pub(super) fn is_stream(&self) -> bool {
+        match self {
+            Self::RangeStream { .. } | Self::Watch | Self::LeaseKeepAlive | Self::HealthWatch => true,
+            Self::Unary { .. } | Self::HealthCheck | Self::Later => false,
+        }
+    }
+}
+
 /// A method's place in [`METHODS`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct MethodId(usize);

@@ -1,9 +1,11 @@
 //! gRPC: requests become operations, answers become messages.
 //!
-//! Routing is one look into a table ([`methods`]). A unary request costs no task, no timer and no
-//! span: it runs inside the connection's own task. Nothing here decides what a caller may do; every
+//! Routing is one look into a table ([`methods`]). A unary request costs no task and no span, and a
+//! timer only when its client set a deadline and must wait: it runs inside the connection's own task. Nothing here decides what a caller may do; every
 //! operation goes through [`crate::stack`].
 
+mod asked;
+mod deadline;
 pub mod decode;
 mod encode;
 mod frame;
@@ -20,7 +22,7 @@ pub use room::{ConnectionRoom, MessageRoom};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use keygate_core::Refusal;
 use tonic::{Code, Status};
@@ -28,6 +30,8 @@ use tonic::{Code, Status};
 use crate::identify::ConnectionIdentity;
 use crate::stack::{self, Context, Evidence};
 use crate::status;
+use asked::Asked;
+use deadline::Deadline;
 use decode::Decode;
 use encode::Encode;
 use frame::Messages;
@@ -71,17 +75,37 @@ impl GrpcService {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let (head, body) = request.into_parts();
+        let asked = Asked::read(&head.headers);
+        // Before the method is looked at, and not counted, as in Go's server.
+        let deadline = match asked.timeout.map(Deadline::read).transpose() {
+            Ok(deadline) => deadline.flatten(),
+            Err(status) => return frame::refused(&status),
+        };
         let path = head.uri.path();
         let Some(id) = methods::find(path) else {
             return frame::refused(&status::unknown_method(path));
         };
-        let mut meter = Meter::start(&self.counters, id);
-        let call = Call { connection, metadata: head.headers, body };
-        match client_version(&call.metadata) {
-            Ok(version) => self.counters.asked(version, id),
-            Err(refusal) => return refuse(meter, &status::of(&refusal)),
+        let meter = Meter::start(&self.counters, id, deadline);
+        if let Err(refusal) = asked.check(|| self.context.port.view().leader()) {
+            return refuse(meter, &status::of(&refusal));
         }
+        self.counters.asked(asked.client_version, id);
+        let call = Call { connection, metadata: head.headers, body };
         let method = id.method();
+        let Some(deadline) = deadline else { return self.answer(method, call, meter).await };
+        let answer = deadline.bound(self.answer(method, call, meter)).await;
+        if method.kind.is_stream() { deadline.bound_stream(answer) } else { answer }
+    }
+
+    async fn answer<B>(
+        &self,
+        method: &'static Method,
+        call: Call<B>,
+        mut meter: Meter,
+    ) -> Response<tonic::body::Body>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+    {
         match &method.kind {
             Kind::Unary { decode, encode } => {
                 let outcome = unary(&self.context, call, *decode, *encode, &mut meter).await;
@@ -184,15 +208,4 @@ fn refuse(mut meter: Meter, status: &Status) -> Response<tonic::body::Body> {
 /// etcd's answer to a method of a later version than its own.
 fn later(method: &Method) -> Status {
     status::unknown_method(method.path)
-}
-
-/// etcd counts clients by this word, and refuses those whose word no label can hold. `hasleader` is
-/// accepted and asks nothing of a single member.
-fn client_version(metadata: &HeaderMap) -> Result<Option<&HeaderValue>, Refusal> {
-    match metadata.get("client-api-version") {
-        Some(version) if std::str::from_utf8(version.as_bytes()).is_err() => {
-            Err(Refusal::InvalidClientApiVersion)
-        }
-        version => Ok(version),
-    }
 }

@@ -31,12 +31,12 @@ pub(super) const FLAGS: &[Flag] = &[
         "Connections that may be open without having proved who they are.",
     )
     .sets(|draft, text| draft::put(&mut draft.max_unauthenticated, values::unsigned32(text))),
-    // Half of the cores, so that a flood of logins leaves the other half to those who are logged in.
+    // A quarter of the cores, so that a flood of logins leaves the others to those who are logged in.
     own(
         "password-threads",
         Kind::Unsigned,
         "0",
-        "Threads that hash passwords; 0 is half as many as there are cores.",
+        "Threads that hash passwords; 0 is one for every four cores, at least one.",
     )
     .sets(|draft, text| draft::put(&mut draft.password_threads, values::unsigned32(text))),
     // Well below the 90 s after which systemd kills, and the 30 s of Kubernetes.

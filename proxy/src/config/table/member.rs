@@ -50,7 +50,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::new(Member, "max-concurrent-streams", Kind::Unsigned, "4294967295", "Streams that one connection may have open.")
         .sets(|draft, text| draft::put(&mut draft.max_concurrent_streams, values::unsigned32(text))),
     Flag::new(Member, "grpc-keepalive-min-time", Kind::Duration, "5s", "Shortest pause between two pings of a client.")
-        .sets(|draft, text| draft::put(&mut draft.keepalive_min_time, values::duration(text))),
+        .no_effect("accepted, has no effect: no client is sent away for its pings, which cost it as much as the server"),
     Flag::new(Member, "grpc-keepalive-interval", Kind::Duration, "2h", "Pause between two pings of the server; 0 sends none.")
         .sets(|draft, text| draft::put(&mut draft.keepalive_interval, values::duration(text))),
     Flag::new(Member, "grpc-keepalive-timeout", Kind::Duration, "20s", "Wait for the answer to a ping before the connection is closed; 0 waits for ever.")

@@ -108,7 +108,7 @@ async fn broken_framing_is_refused() {
 
 fn meter() -> Meter {
     let id = methods::find("/etcdserverpb.Watch/Watch").unwrap();
-    Meter::start(&Arc::new(RpcCounters::default()), id)
+    Meter::start(&Arc::new(RpcCounters::default()), id, None)
 }
 
 async fn frames(response: Response<tonic::body::Body>) -> (Vec<Bytes>, HeaderMap) {

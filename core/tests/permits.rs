@@ -1,0 +1,127 @@
+//! What a permit depends on, and what it does not.
+#![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
+
+use bytes::Bytes;
+use keygate_core::*;
+
+/// `root` may have every key, `alice` those that begin with `a`; both are administrators.
+struct Rules;
+
+impl Policy for Rules {
+    fn fence(&self) -> Fence {
+        Fence { platform: 0, keyspace: 7 }
+    }
+    fn is_enabled(&self) -> bool {
+        true
+    }
+    fn knows(&self, _: &str) -> bool {
+        true
+    }
+    fn decide_keys(&self, user: &str, _: KeyAction, range: &KeyRange) -> Decision {
+        let own = matches!(range, KeyRange::Single(key) if key.starts_with(b"a"));
+        if user == "root" || own { Decision::Allow } else { Decision::Deny }
+    }
+    fn decide_other(&self, _: &str, _: &Access) -> Decision {
+        Decision::Allow
+    }
+}
+
+/// Lease 1 has the key `a1`; lease 2 has none.
+struct Leases;
+
+impl LeaseKeys for Leases {
+    fn attached(&self, lease: LeaseId, visit: &mut dyn FnMut(&Bytes) -> bool) -> Option<u64> {
+        if lease == LeaseId(1) {
+            visit(&Bytes::from_static(b"a1"));
+        }
+        (lease.0 <= 2).then_some(40)
+    }
+    fn attached_to_any(&self, visit: &mut dyn FnMut(&Bytes) -> bool) {
+        visit(&Bytes::from_static(b"a1"));
+    }
+}
+
+const STORE: u64 = 5;
+
+fn obtain(
+    name: &str,
+    token: Option<u64>,
+    operation: Operation<Plaintext>,
+) -> Result<Permit<Plaintext>, Refusal> {
+    let evidence = Evidence::Jwt { auth_revision: token };
+    let caller = Caller::User { keyspace: KeyspaceId::DEFAULT, name: name.into(), evidence };
+    Permit::obtain(&Rules, &Leases, STORE, &caller, operation)
+}
+
+fn key(text: &'static str) -> KeyRange {
+    KeyRange::Single(Bytes::from_static(text.as_bytes()))
+}
+
+fn put(lease: i64) -> Operation<Plaintext> {
+    Operation::Put(Put {
+        key: Bytes::from_static(b"a"),
+        value: PutValue::Set(Plaintext::default()),
+        lease: PutLease::Set(LeaseId(lease)),
+        prev_kv: false,
+    })
+}
+
+fn watch() -> Operation<Plaintext> {
+    Operation::Watch(WatchCreate {
+        range: key("a"),
+        start_revision: 0,
+        progress_notify: false,
+        no_put: false,
+        no_delete: false,
+        prev_kv: false,
+        fragment: false,
+        watch_id: 0,
+    })
+}
+
+/// etcd 3.7.1, seen: an old JWT is refused for whatever is about keys, reads and watches included, and
+/// serves for everything else. So a password that was changed ends what a stolen token can read, and
+/// an administrator's second command still works.
+#[test]
+fn an_old_token_is_good_for_everything_but_keys() {
+    let old = Err(Refusal::OldAuthRevision { token: 4, store: STORE });
+    let range = || Operation::Range(Range::of(key("a")));
+    let empty = Txn { compare: vec![], success: vec![], failure: vec![] };
+    let reading = Txn { success: vec![TxnOp::Range(Range::of(key("a")))], ..empty.clone() };
+    for operation in [
+        range(),
+        Operation::RangeStream(Range::of(key("a"))),
+        put(0),
+        Operation::Txn(reading),
+        watch(),
+        Operation::LeaseRevoke(LeaseRevoke { id: LeaseId(1) }),
+        Operation::LeaseLeases,
+    ] {
+        for name in ["root", "alice"] {
+            assert_eq!(obtain(name, Some(4), operation.clone()).map(drop), old, "{operation:?}");
+            assert!(obtain(name, Some(5), operation.clone()).is_ok(), "{operation:?}");
+            assert!(obtain(name, None, operation.clone()).is_ok(), "{operation:?}");
+        }
+    }
+    for operation in [
+        Operation::RoleAdd { name: "r".to_owned() },
+        Operation::Compact(Compact { revision: 3, physical: false }),
+        Operation::LeaseGrant(LeaseGrant { id: LeaseId(9), ttl: 9 }),
+        Operation::LeaseRevoke(LeaseRevoke { id: LeaseId(2) }),
+        Operation::Txn(empty),
+        Operation::Status,
+    ] {
+        assert!(obtain("root", Some(4), operation.clone()).is_ok(), "{operation:?}");
+    }
+    // Age comes before rights, as in etcd.
+    let foreign = Operation::Range(Range::of(key("b")));
+    assert_eq!(obtain("alice", Some(4), foreign.clone()).map(drop), old);
+    assert_eq!(obtain("alice", Some(5), foreign).map(drop), Err(Refusal::PermissionDenied));
+}
+
+#[test]
+fn who_may_have_every_key_does_not_depend_on_which_a_lease_has() {
+    let fences = |name| obtain(name, None, put(1)).unwrap().into_parts().leases.to_vec();
+    assert_eq!(fences("root"), []);
+    assert_eq!(fences("alice"), [LeaseFence { lease: LeaseId(1), generation: Some(40) }]);
+}
