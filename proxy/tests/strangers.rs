@@ -106,17 +106,22 @@ async fn strangers_who_send_without_end_are_not_read_without_end() {
     let one = most_held(&server, &mut tasks).await;
     let started = sample(&server, "grpc_server_started_total{").await;
 
-    let mut crowd = Vec::new();
-    for _ in 0..200 {
-        let stranger = anonymous(&server).await;
-        attack(&stranger, 100, &mut tasks, &told);
-        crowd.push(stranger);
+    let crowd = stream::iter(0..200).then(|_| anonymous(&server)).collect::<Vec<_>>().await;
+    let idle = resident(&server).await;
+    for stranger in &crowd {
+        attack(stranger, 100, &mut tasks, &told);
     }
     let many = most_held(&server, &mut tasks).await;
-    println!("resident: {before:.0} MiB, one attacker {one:.0} MiB ({started} requests), 201 {many:.0} MiB");
+    println!(
+        "resident: {before:.0} MiB, one attacker {one:.0}, 200 idle ones {idle:.0}, attacking {many:.0}"
+    );
+    println!(
+        "{started} requests of the one were begun, {} refused in all",
+        told.refused.load(Ordering::Relaxed)
+    );
     assert!(started >= 16.0, "the attack did not arrive: {started} requests");
     assert!(one - before < 16.0, "one connection takes {:.0} MiB", one - before);
-    assert!(many - before < 201.0 * 1.0, "201 connections take {:.0} MiB", many - before);
+    assert!(many - before < 201.0 * 0.5, "201 connections take {:.0} MiB", many - before);
 
     // Meanwhile somebody logs in, on a connection like those, and then has a thousand streams.
     let honest = anonymous(&server).await;
@@ -146,5 +151,5 @@ async fn known_callers_who_finish_no_message_are_refused() {
     println!("resident: {before:.0} MiB, one attacker {held:.0} MiB, {refused} refused");
     // Half of the budget is room for 559 of these messages.
     assert!(refused >= 1500 - 559, "{refused} refused");
-    assert!(held - before < 80.0, "{:.0} MiB", held - before);
+    assert!(held - before < 120.0, "{:.0} MiB", held - before);
 }

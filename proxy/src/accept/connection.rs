@@ -232,6 +232,10 @@ impl Proof for EndOfProbation {
             self.probation.end();
         }
     }
+
+    fn is_crowded(&self) -> bool {
+        self.probation.is_crowded()
+    }
 }
 
 impl hyper::service::Service<Request<Incoming>> for ConnectionService {
@@ -240,12 +244,12 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
     type Future = Infallibly;
 
     fn call(&self, request: Request<Incoming>) -> Infallibly {
+        let open = (!self.probation.is_over()).then(|| self.probation.request());
         let served = self.handler.serve(&self.endpoint, &self.identity, request);
-        if self.probation.is_over() {
-            return Infallibly(served);
+        match open {
+            None => Infallibly(served),
+            Some(open) => Infallibly(Box::pin(async move { served.await.map(|answer| open.around(answer)) })),
         }
-        let open = self.probation.request();
-        Infallibly(Box::pin(async move { served.await.map(|answer| open.around(answer)) }))
     }
 }
 

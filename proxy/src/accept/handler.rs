@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tonic::body::Body;
@@ -62,6 +62,11 @@ impl Handler for Stages {
                 let response = grpc.call(connection, request).await;
                 response.map(|body| Body::new(UntilDrain::new(body, draining)))
             });
+        }
+        if connection.proof().is_crowded() {
+            let mut refusal = Response::new(Body::empty());
+            *refusal.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            return Box::pin(std::future::ready(refusal));
         }
         let (pages, which) = (self.pages.clone(), endpoint.pages);
         Box::pin(async move {

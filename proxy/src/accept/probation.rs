@@ -1,14 +1,15 @@
-//! How much a connection may have under way until it has shown who it is.
+//! How much a connection may have under way until it has shown who it is, whatever it sends: some
+//! multiple of [`BYTES`] and [`REQUESTS`].
 //!
-//! Nothing is refused: beyond the bounds the connection is not read, until something of it has ended
-//! or it has proved itself. What a stranger can make the server hold is therefore some multiple of
-//! [`BYTES`] and [`STREAMS`], whatever it sends; a client that shows its token with its first request
-//! is held up for one pass of its thread's loop.
-//!
-//! - What it sent since it last had no request open, because each of these bytes may still be held:
-//!   a message's beginning, a header, data that no stream has asked for yet.
-//! - Its open requests, because each costs more than the bytes it took to open it.
+//! - What it sent since it last had no request open, because each of these bytes may still be held: a
+//!   message's beginning, a header, data that no request has asked for yet. Beyond the bound it is
+//!   not read until a request ends, or until it has proved itself.
+//! - Its open requests, because each costs more than the bytes it took to open it. Beyond the bound a
+//!   request that does not show who asks is refused. Not reading would not do: what the open ones
+//!   wait for may come behind it.
 //! - While it does not read its answers nothing more is read of it, or they would pile up.
+//!
+//! It is read little at once, so that the bounds are looked at before much has happened.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,11 +22,11 @@ use http_body::{Body, Frame, SizeHint};
 /// Twice what is read of a stranger's message. A login takes a thousandth of it.
 const BYTES: usize = 128 << 10;
 
-/// Requests at a time. A client that logs in has one open; monitoring has a few.
-const STREAMS: usize = 16;
+/// At a time. A client that logs in has one open; monitoring has a few.
+const REQUESTS: usize = 16;
 
-/// Read at once. The smallest request takes 14 bytes: this many more may open before they are counted.
-pub(super) const AT_ONCE: usize = 512;
+/// A login, or some 25 of the smallest requests.
+pub(super) const AT_ONCE: usize = 256;
 
 /// Of one connection. Everything is of its one thread; the atomics are for the types' sake.
 #[derive(Default)]
@@ -64,11 +65,15 @@ impl Probation {
         // Before the look, so that no change is missed.
         self.reader.register(cx.waker());
         let left = BYTES.saturating_sub(self.sent.load(Ordering::Relaxed));
-        let too_many = self.open.load(Ordering::Relaxed) >= STREAMS;
-        if left == 0 || too_many || self.answers_wait.load(Ordering::Relaxed) {
+        if left == 0 || self.answers_wait.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
         Poll::Ready(Allowance::AtMost(left.min(AT_ONCE)))
+    }
+
+    /// More requests are open than a stranger may have.
+    pub(super) fn is_crowded(&self) -> bool {
+        !self.is_over() && self.open.load(Ordering::Relaxed) > REQUESTS
     }
 
     pub(super) fn has_sent(&self, bytes: usize) {
@@ -148,14 +153,17 @@ mod tests {
     #[test]
     fn open_requests_are_bounded_until_proof() {
         let probation = Arc::new(Probation::default());
-        let mut open: Vec<_> = (0..STREAMS - 1).map(|_| probation.request()).collect();
-        assert_eq!(allowance(&probation), Poll::Ready(Allowance::AtMost(AT_ONCE)));
+        let mut open: Vec<_> = (0..REQUESTS).map(|_| probation.request()).collect();
+        assert!(!probation.is_crowded());
         open.push(probation.request());
-        assert!(allowance(&probation).is_pending());
+        assert!(probation.is_crowded());
+        // What those wait for is read all the same.
+        assert_eq!(allowance(&probation), Poll::Ready(Allowance::AtMost(AT_ONCE)));
         open.pop();
-        assert!(allowance(&probation).is_ready());
+        assert!(!probation.is_crowded());
         open.push(probation.request());
         probation.end();
+        assert!(!probation.is_crowded());
         assert_eq!(allowance(&probation), Poll::Ready(Allowance::Everything));
     }
 

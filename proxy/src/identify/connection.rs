@@ -15,6 +15,11 @@ use crate::rpc::{ConnectionRoom, MessageRoom};
 /// becomes free. Cheap to call again.
 pub trait Proof: Send + Sync {
     fn given(&self);
+
+    /// Nothing was shown yet, and more requests are open than such a connection may have.
+    fn is_crowded(&self) -> bool {
+        false
+    }
 }
 
 /// The name in a client certificate that was verified against the client CA.

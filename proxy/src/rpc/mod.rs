@@ -75,6 +75,12 @@ impl GrpcService {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let (head, body) = request.into_parts();
+        if connection.proof().is_crowded() {
+            let evidence = Evidence { connection: &connection, metadata: &head.headers };
+            if stack::known(&self.context, evidence).is_err() {
+                return frame::refused(&status::no_room());
+            }
+        }
         let asked = Asked::read(&head.headers);
         // Before the method is looked at, and not counted, as in Go's server.
         let deadline = match asked.timeout.map(Deadline::read).transpose() {
