@@ -3,14 +3,20 @@
 use keygate_core::{Answer, Operation, Permit, Refusal, Reply, Sealed};
 use keygate_engine::{RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
 
+use crate::identify::Asker;
 use crate::stack::Context;
 
 /// A request with one answer.
 ///
 /// `Err(Refusal::StalePermit)`: nothing was done, and the permit must be obtained again.
-pub async fn one(context: &Context, view: &View, permit: Permit<Sealed>) -> Result<Reply<Sealed>, Refusal> {
+pub async fn one(
+    context: &Context,
+    view: &View,
+    asker: Asker,
+    permit: Permit<Sealed>,
+) -> Result<Reply<Sealed>, Refusal> {
     match permit.operation() {
-        Operation::Authenticate { .. } => authenticate(context, view, permit).await,
+        Operation::Authenticate { .. } => authenticate(context, view, asker, permit).await,
         operation if operation.is_write() => {
             let patient = waits_for_disk(operation);
             let proposed = context.port.propose(permit);
@@ -51,6 +57,7 @@ fn waits_for_disk(operation: &Operation<Sealed>) -> bool {
 async fn authenticate(
     context: &Context,
     view: &View,
+    asker: Asker,
     permit: Permit<Sealed>,
 ) -> Result<Reply<Sealed>, Refusal> {
     let parts = permit.into_parts();
@@ -58,6 +65,6 @@ async fn authenticate(
         return Err(Refusal::Internal { cause: "a login was expected" });
     };
     let keyspace = view.keyspace(parts.keyspace).ok_or(Refusal::PermissionDenied)?;
-    let token = context.identifier.authenticate(keyspace.auth(), &name, password).await?;
+    let token = context.identifier.authenticate(asker, keyspace.auth(), &name, password).await?;
     Ok(Reply { revision: keyspace.revision(), term: view.term(), answer: Answer::Token(token) })
 }

@@ -162,6 +162,11 @@ pub fn unknown_number(field: &str) -> Status {
     Status::invalid_argument(format!("keygate: unknown value of `{field}`"))
 }
 
+/// A `hashedPassword` that nobody could log in with, or that would keep a thread busy.
+pub fn unusable_hash() -> Status {
+    Status::invalid_argument("keygate: the password's hash is not one of bcrypt with a cost of 4 to 16")
+}
+
 /// The bytes around a message break gRPC's framing.
 pub fn broken_framing(what: &'static str) -> Status {
     Status::internal(what)
