@@ -150,9 +150,10 @@ pub fn answer_too_large(size: usize, limit: usize) -> Status {
 
 /// Bytes that are not the message they should be.
 pub fn malformed(cause: &prost::DecodeError) -> Status {
-    // prost says only by its text that the nesting, not the bytes, was wrong.
+    // prost says only by its text that the nesting, not the bytes, was wrong (a test holds it to that).
+    // Only a txn nests; how deep it may is a matter of its operations to etcd.
     if cause.to_string().ends_with("recursion limit reached") {
-        return of(&Refusal::TxnTooDeep { limit: 0 });
+        return of(&Refusal::TooManyOperations);
     }
     Status::internal("grpc: error unmarshalling request: malformed protobuf message")
 }
