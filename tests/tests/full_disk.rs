@@ -83,7 +83,9 @@ impl Writer {
     async fn check(&self, what: &str) {
         for (key, number) in &self.acknowledged {
             let range = RangeRequest { key: Bytes::from(key.clone()), ..Default::default() };
-            let found = self.client.kv().range(range).await.unwrap().into_inner().kvs;
+            let found = self.client.kv().range(range).await;
+            let found = found.unwrap_or_else(|status| panic!("{what}: reading `{key}`: {status:?}"));
+            let found = found.into_inner().kvs;
             assert_eq!(found.len(), 1, "{what}: `{key}` was acknowledged and is gone");
             assert_eq!(found[0].value, text(*number).as_bytes(), "{what}: `{key}` has another value");
         }

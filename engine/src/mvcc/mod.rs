@@ -31,6 +31,8 @@ mod lease;
 mod txn;
 mod write;
 
+mod tenants;
+
 mod compact;
 mod evict;
 

@@ -86,7 +86,8 @@ pub(super) async fn serve(
     let is_tls = endpoint.tls.is_some();
     let proof = Box::new(EndOfProbation { place: PlaceProof(place), probation: probation.clone() });
     let room = shared.room.connection();
-    let identity = ConnectionIdentity::new(peer, is_tls, client.name, proof).with_room(room);
+    let identity = ConnectionIdentity::new(peer, is_tls, client.server_name.as_deref(), client.name, proof);
+    let identity = identity.with_room(room);
     // A certificate that our CA signed is proof enough not to be a stranger, whatever it names.
     if client.verified {
         identity.proof().given();
@@ -122,6 +123,8 @@ struct Begun {
 struct Client {
     verified: bool,
     name: Option<CertificateName>,
+    /// Which host it said it wants to reach.
+    server_name: Option<String>,
 }
 
 /// Why a connection was rejected before its first request.
@@ -152,8 +155,11 @@ async fn begin(
         Some(tls) => {
             let handshake = timeout_at(deadline, handshake(stream, tls)).await;
             let Some(stream) = handshake.map_err(|_| Rejection::HandshakeTimeout)?? else { return Ok(None) };
-            if let Some([certificate, ..]) = stream.get_ref().1.peer_certificates() {
-                client = Client { verified: true, name: CertificateName::read(certificate) };
+            let session = stream.get_ref().1;
+            client.server_name = session.server_name().map(str::to_owned);
+            if let Some([certificate, ..]) = session.peer_certificates() {
+                client.verified = true;
+                client.name = CertificateName::read(certificate);
             }
             Transport::Tls(Box::new(stream))
         }

@@ -46,6 +46,8 @@ impl CertificateName {
 pub struct ConnectionIdentity {
     peer: SocketAddr,
     tls: bool,
+    /// As the client named us in its TLS handshake, in lowercase.
+    server_name: Option<Arc<str>>,
     certificate: Option<CertificateName>,
     proof: Box<dyn Proof>,
     room: Arc<ConnectionRoom>,
@@ -69,11 +71,13 @@ impl ConnectionIdentity {
     pub fn new(
         peer: SocketAddr,
         tls: bool,
+        server_name: Option<&str>,
         certificate: Option<CertificateName>,
         proof: Box<dyn Proof>,
     ) -> Self {
         let room = MessageRoom::new(usize::MAX).connection();
-        Self { peer, tls, certificate, proof, room, last_token: Mutex::new(None) }
+        let server_name = server_name.map(|name| name.to_ascii_lowercase().into());
+        Self { peer, tls, server_name, certificate, proof, room, last_token: Mutex::new(None) }
     }
 
     /// Shares the room for unfinished messages with other connections.
@@ -87,6 +91,10 @@ impl ConnectionIdentity {
 
     pub fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
     }
 
     pub fn certificate(&self) -> Option<&CertificateName> {
@@ -117,6 +125,7 @@ impl std::fmt::Debug for ConnectionIdentity {
         f.debug_struct("ConnectionIdentity")
             .field("peer", &self.peer)
             .field("tls", &self.tls)
+            .field("server_name", &self.server_name)
             .field("certificate", &self.certificate)
             .finish_non_exhaustive()
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use keygate_core::{Refusal, Secret};
+use keygate_core::{KeyspaceId, Refusal, Secret};
 use parking_lot::RwLock;
 
 /// About 200 bytes each, so 20 MB at most.
@@ -18,9 +18,16 @@ const LOOKS_WHEN_FULL: usize = 1000;
 /// As in etcd: letters only, before the dot.
 const LETTERS: usize = 16;
 
+/// Whom a token is of.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Holder {
+    pub(super) keyspace: KeyspaceId,
+    pub(super) user: Arc<str>,
+}
+
 /// What one token stands for.
 pub(super) struct Entry {
-    user: Arc<str>,
+    holder: Holder,
     /// The token is dead once the user's differs.
     credential_revision: u64,
     born: Instant,
@@ -30,12 +37,8 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn user(&self) -> &str {
-        &self.user
-    }
-
-    pub(super) fn user_shared(&self) -> Arc<str> {
-        self.user.clone()
+    pub(super) fn holder(&self) -> &Holder {
+        &self.holder
     }
 
     pub(super) fn credential_revision(&self) -> u64 {
@@ -69,7 +72,7 @@ fn millis(duration: Duration) -> u64 {
 #[derive(Default)]
 struct Table {
     by_text: HashMap<Arc<str>, Arc<Entry>, ahash::RandomState>,
-    by_user: HashMap<Arc<str>, BTreeMap<u64, Arc<str>>, ahash::RandomState>,
+    by_holder: HashMap<Holder, BTreeMap<u64, Arc<str>>, ahash::RandomState>,
     /// In order of issue; holds numbers of tokens that are gone, too.
     order: VecDeque<Issued>,
     /// How far `order` was looked through for dead ones.
@@ -79,7 +82,7 @@ struct Table {
 
 struct Issued {
     number: u64,
-    user: Arc<str>,
+    holder: Holder,
 }
 
 /// Shared by all threads. Reads take the lock shared, and most requests not at all (see
@@ -111,30 +114,34 @@ impl SimpleTokens {
         self.ttl
     }
 
-    pub(super) fn issue(&self, user: &str, credential_revision: u64) -> Result<Secret, Refusal> {
+    pub(super) fn issue(
+        &self,
+        keyspace: KeyspaceId,
+        user: &str,
+        credential_revision: u64,
+    ) -> Result<Secret, Refusal> {
         let letters = random_letters()?;
         let now = Instant::now();
         let mut table = self.table.write();
         table.next += 1;
         let number = table.next;
         let text: Arc<str> = format!("{letters}.{number}").into();
-        let user: Arc<str> = match table.by_user.get_key_value(user) {
-            Some((shared, _)) => shared.clone(),
-            None => user.into(),
-        };
+        let holder = Holder { keyspace, user: user.into() };
+        // One text for all tokens of a user.
+        let holder = table.by_holder.get_key_value(&holder).map_or(holder, |(shared, _)| shared.clone());
         let entry = Entry {
-            user: user.clone(),
+            holder: holder.clone(),
             credential_revision,
             born: now,
             expires: AtomicU64::new(millis(self.ttl)),
             revoked: AtomicBool::new(false),
         };
         table.by_text.insert(text.clone(), Arc::new(entry));
-        table.by_user.entry(user.clone()).or_default().insert(number, text.clone());
-        table.order.push_back(Issued { number, user: user.clone() });
+        table.by_holder.entry(holder.clone()).or_default().insert(number, text.clone());
+        table.order.push_back(Issued { number, holder: holder.clone() });
         table.drop_dead(now);
-        if table.by_user.get(&user).is_some_and(|own| own.len() > self.limits.of_user) {
-            table.drop_one_of(&user, now);
+        if table.by_holder.get(&holder).is_some_and(|own| own.len() > self.limits.of_user) {
+            table.drop_one_of(&holder, now);
         }
         while table.by_text.len() > self.limits.total
             && (table.drop_next_dead(now, LOOKS_WHEN_FULL) || table.drop_oldest())
@@ -147,27 +154,33 @@ impl SimpleTokens {
         self.table.read().by_text.get(text).cloned()
     }
 
-    /// Costs one load when there is none.
-    pub(super) fn forget_all(&self) {
-        if self.count.load(Ordering::Relaxed) == 0 {
+    /// Costs one load when there is no token at all, and a shared look when there is none of this keyspace.
+    pub(super) fn forget_all(&self, keyspace: KeyspaceId) {
+        if self.count.load(Ordering::Relaxed) == 0
+            || !self.table.read().by_holder.keys().any(|holder| holder.keyspace == keyspace)
+        {
             return;
         }
         let mut table = self.table.write();
-        for entry in table.by_text.values() {
-            entry.revoked.store(true, Ordering::Relaxed);
+        let gone: Vec<(Holder, u64)> = table
+            .by_holder
+            .iter()
+            .filter(|(holder, _)| holder.keyspace == keyspace)
+            .flat_map(|(holder, own)| own.keys().map(|number| (holder.clone(), *number)))
+            .collect();
+        for (holder, number) in gone {
+            table.remove_number(&holder, number);
         }
-        // The counter goes on: a token is never given twice.
-        *table = Table { next: table.next, ..Table::default() };
-        self.count.store(0, Ordering::Relaxed);
+        self.count.store(table.by_text.len() as u64, Ordering::Relaxed);
     }
 }
 
 impl Table {
-    fn remove_number(&mut self, user: &Arc<str>, number: u64) -> bool {
-        let Some(own) = self.by_user.get_mut(user) else { return false };
+    fn remove_number(&mut self, holder: &Holder, number: u64) -> bool {
+        let Some(own) = self.by_holder.get_mut(holder) else { return false };
         let Some(text) = own.remove(&number) else { return false };
         if own.is_empty() {
-            self.by_user.remove(user);
+            self.by_holder.remove(holder);
         }
         if let Some(entry) = self.by_text.remove(&text) {
             entry.revoked.store(true, Ordering::Relaxed);
@@ -176,11 +189,11 @@ impl Table {
     }
 
     /// A dead one before the oldest.
-    fn drop_one_of(&mut self, user: &Arc<str>, now: Instant) {
-        let Some(own) = self.by_user.get(user) else { return };
+    fn drop_one_of(&mut self, holder: &Holder, now: Instant) {
+        let Some(own) = self.by_holder.get(holder) else { return };
         let dead = own.iter().find(|(_, text)| !self.is_alive(text, now));
         if let Some(number) = dead.or_else(|| own.first_key_value()).map(|(number, _)| *number) {
-            self.remove_number(user, number);
+            self.remove_number(holder, number);
         }
     }
 
@@ -192,7 +205,7 @@ impl Table {
     fn drop_oldest(&mut self) -> bool {
         while let Some(issued) = self.order.pop_front() {
             self.looked = self.looked.saturating_sub(1);
-            if self.remove_number(&issued.user, issued.number) {
+            if self.remove_number(&issued.holder, issued.number) {
                 return true;
             }
         }
@@ -214,13 +227,13 @@ impl Table {
                 self.looked = 0;
             }
             let Some(issued) = self.order.get(self.looked) else { return false };
-            let text = self.by_user.get(&issued.user).and_then(|own| own.get(&issued.number));
+            let text = self.by_holder.get(&issued.holder).and_then(|own| own.get(&issued.number));
             if text.is_some_and(|text| self.is_alive(text, now)) {
                 self.looked += 1;
                 continue;
             }
             let Some(issued) = self.order.remove(self.looked) else { return false };
-            if self.remove_number(&issued.user, issued.number) {
+            if self.remove_number(&issued.holder, issued.number) {
                 return true;
             }
         }
@@ -255,8 +268,8 @@ mod tests {
     #[test]
     fn a_token_is_sixteen_letters_a_dot_and_a_number() {
         let tokens = SimpleTokens::new(Duration::from_secs(300));
-        let first = tokens.issue("alice", 1).unwrap();
-        let second = tokens.issue("alice", 1).unwrap();
+        let first = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
+        let second = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
         assert_ne!(first, second);
         for token in [first, second] {
             let (letters, number) = token.expose().split_once('.').unwrap();
@@ -270,7 +283,7 @@ mod tests {
     fn a_token_lives_from_its_last_use() {
         let ttl = Duration::from_secs(300);
         let tokens = SimpleTokens::new(ttl);
-        let text = tokens.issue("alice", 1).unwrap();
+        let text = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
         let entry = tokens.find(text.expose()).unwrap();
         let start = entry.born;
         assert!(entry.touch(start + Duration::from_secs(299), ttl));
@@ -282,9 +295,10 @@ mod tests {
     fn the_oldest_goes_when_a_user_or_all_have_too_many() {
         let limits = TokenLimits { total: 4, of_user: 2 };
         let tokens = SimpleTokens::with_limits(Duration::from_secs(300), limits);
-        let alice: Vec<_> = (0..3).map(|_| tokens.issue("alice", 1).unwrap()).collect();
+        let alice: Vec<_> = (0..3).map(|_| tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap()).collect();
         assert_eq!(alice.iter().map(|t| alive(&tokens, t)).collect::<Vec<_>>(), [false, true, true]);
-        let others: Vec<_> = ["b", "c", "d"].iter().map(|user| tokens.issue(user, 1).unwrap()).collect();
+        let others: Vec<_> =
+            ["b", "c", "d"].iter().map(|user| tokens.issue(KeyspaceId::DEFAULT, user, 1).unwrap()).collect();
         assert!(!alive(&tokens, &alice[1]) && alive(&tokens, &alice[2]));
         assert!(others.iter().all(|token| alive(&tokens, token)));
         assert_eq!(tokens.table.read().by_text.len(), 4);
@@ -294,10 +308,10 @@ mod tests {
     fn dead_tokens_do_not_pile_up() {
         let tokens = SimpleTokens::new(Duration::ZERO);
         for _ in 0..100 {
-            tokens.issue("alice", 1).unwrap();
+            tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
         }
         let table = tokens.table.read();
-        assert!(table.by_text.len() <= 2 && table.order.len() <= 2 && table.by_user.len() <= 1);
+        assert!(table.by_text.len() <= 2 && table.order.len() <= 2 && table.by_holder.len() <= 1);
     }
 
     /// One that lives at the head of the line kept all dead ones behind it, and living ones went.
@@ -308,15 +322,16 @@ mod tests {
         };
         for limits in [TokenLimits { total: 100, of_user: 4 }, TokenLimits { total: 4, of_user: 100 }] {
             let tokens = SimpleTokens::with_limits(Duration::from_secs(300), limits);
-            let first: Vec<_> = (0..4).map(|_| tokens.issue("alice", 1).unwrap()).collect();
+            let first: Vec<_> =
+                (0..4).map(|_| tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap()).collect();
             expire(&first[3], &tokens);
-            let fifth = tokens.issue("alice", 1).unwrap();
+            let fifth = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
             assert!(first[..3].iter().chain([&fifth]).all(|token| alive(&tokens, token)), "{limits:?}");
         }
         let tokens = SimpleTokens::new(Duration::from_secs(300));
-        let head = tokens.issue("alice", 1).unwrap();
+        let head = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
         for _ in 0..100 {
-            expire(&tokens.issue("alice", 1).unwrap(), &tokens);
+            expire(&tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap(), &tokens);
         }
         assert!(alive(&tokens, &head));
         let table = tokens.table.read();
@@ -326,9 +341,9 @@ mod tests {
     #[test]
     fn forgetting_kills_what_a_connection_remembers() {
         let tokens = SimpleTokens::new(Duration::from_secs(300));
-        let text = tokens.issue("alice", 1).unwrap();
+        let text = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
         let entry = tokens.find(text.expose()).unwrap();
-        tokens.forget_all();
+        tokens.forget_all(KeyspaceId::DEFAULT);
         assert!(tokens.find(text.expose()).is_none());
         assert!(!entry.touch(Instant::now(), tokens.ttl()));
     }

@@ -44,6 +44,7 @@ impl Bench {
         ConnectionIdentity::new(
             "127.0.0.1:1".parse().unwrap(),
             true,
+            None,
             certificate,
             Box::new(Counted(self.proofs.clone())),
         )
@@ -66,10 +67,31 @@ impl Bench {
     }
 
     async fn login(&self, name: &str, password: &str) -> Result<String, Refusal> {
-        let token =
-            self.identifier.authenticate(asker(), &self.auth, name, Secret::new(password.to_owned())).await?;
+        let token = self
+            .identifier
+            .authenticate(asker(), default_home(&self.auth), name, Secret::new(password.to_owned()))
+            .await?;
         Ok(token.expose().to_owned())
     }
+}
+
+/// A server without tenants.
+impl Directory for AuthTables {
+    fn auth(&self, keyspace: KeyspaceId) -> Option<&AuthTables> {
+        (keyspace == KeyspaceId::DEFAULT).then_some(self)
+    }
+
+    fn keyspace_of_host(&self, _: &str) -> Option<KeyspaceId> {
+        None
+    }
+
+    fn keyspace_of_tenant(&self, _: &str) -> Option<KeyspaceId> {
+        None
+    }
+}
+
+fn default_home(auth: &AuthTables) -> Home<'_> {
+    Home { keyspace: KeyspaceId::DEFAULT, tenant: None, auth }
 }
 
 fn add(auth: &mut AuthTables, name: &str, password: Option<PasswordHash>, credential_revision: u64) {
@@ -209,10 +231,11 @@ fn nothing_secret_is_printed() {
         "127.0.0.1:1".parse().unwrap(),
         true,
         None,
+        None,
         Box::new(Counted(Arc::default())),
     );
     let tokens = SimpleTokens::new(Duration::from_secs(300));
-    let token = tokens.issue("alice", 1).unwrap();
+    let token = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
     connection.remember(token.expose(), Remembered::Simple(tokens.find(token.expose()).unwrap()));
     assert!(!format!("{connection:?} {token:?}").contains(token.expose()));
 }
@@ -234,3 +257,5 @@ async fn an_unknown_user_is_taken_for_the_same_one_each_time() {
     }
     assert_eq!(bench.identifier.stand_in(&AuthTables::default(), "user-1"), None);
 }
+
+mod tenants;
