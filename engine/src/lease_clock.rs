@@ -79,23 +79,26 @@ impl LeaseClock {
         Some(Remaining { seconds: timer.deadline.saturating_duration_since(now).as_secs() as i64 })
     }
 
-    /// Marks up to `limit` leases whose time is up and returns them. Each must be proposed for
-    /// removal, or released again with [`Self::release`].
+    /// Marks up to `limit` leases whose time is up, those first that are longest overdue, and returns them by their
+    /// ids. Each must be proposed for removal, or released again with [`Self::release`].
     pub(crate) fn take_expired(&self, limit: usize) -> Vec<(KeyspaceId, LeaseId)> {
         let now = self.clock.now();
-        let mut expired = Vec::new();
+        let is_due = |timer: &Timer| !timer.ending && timer.deadline <= now;
+        let mut due = Vec::new();
         for shard in &self.shards {
-            for (id, timer) in shard.lock().iter_mut() {
-                if expired.len() == limit {
-                    return expired;
-                }
-                if !timer.ending && timer.deadline <= now {
-                    timer.ending = true;
-                    expired.push(*id);
-                }
+            let shard = shard.lock();
+            due.extend(
+                shard.iter().filter(|(_, timer)| is_due(timer)).map(|(id, timer)| (timer.deadline, *id)),
+            );
+        }
+        due.sort_unstable();
+        let mut expired = Vec::with_capacity(due.len().min(limit));
+        for (_, id) in due.into_iter().take(limit) {
+            if let Some(timer) = self.shard(id.1).lock().get_mut(&id).filter(|timer| is_due(timer)) {
+                timer.ending = true;
+                expired.push(id);
             }
         }
-        // The map's order is random; what is proposed should not be.
         expired.sort_unstable();
         expired
     }
@@ -200,5 +203,22 @@ mod tests {
         assert!(clock.take_expired(10).is_empty(), "marked once only");
         clock.release(KEYSPACE, &[LEASE]);
         assert_eq!(clock.take_expired(10).len(), 1, "released, it is taken again");
+    }
+
+    /// More leases are due than one turn ends: which of them it took, and in which order, was that of a random map.
+    #[test]
+    fn at_the_limit_the_longest_overdue_are_taken_in_the_order_of_their_ids() {
+        let time = Arc::new(Manual(Mutex::new(Instant::now())));
+        let clock = LeaseClock::new(time.clone());
+        // Every seventh id is due a second earlier than the others.
+        for id in (0..200).rev() {
+            clock.start(KEYSPACE, LeaseId(id), 10, if id % 7 == 0 { 1 } else { 2 });
+        }
+        pass(&time, 2);
+        let early: Vec<_> = (0..200).step_by(7).map(|id| (KEYSPACE, LeaseId(id))).collect();
+        assert_eq!(clock.take_expired(early.len()), early);
+        let next = clock.take_expired(50);
+        assert_eq!(next.len(), 50);
+        assert!(next.is_sorted(), "{next:?}");
     }
 }
