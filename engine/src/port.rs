@@ -91,21 +91,26 @@ impl Port {
     pub async fn propose(&self, permit: Permit<Sealed>) -> Answered {
         self.engine.check_space(&permit)?;
         let physical = matches!(permit.operation(), Operation::Compact(compact) if compact.physical);
-        let (reply, answer) = oneshot::channel();
-        let proposal = Proposal::new(permit, Some((self.id, reply)))?;
-        self.engine.send(Request::Propose(proposal))?;
-        // The sender is dropped without an answer only when the engine stops.
-        let answer = answer.await.unwrap_or(Err(Refusal::Stopping))?;
+        let answer = self.submit(permit).await?;
         if physical {
             self.engine.wait_pruned().await?;
         }
         Ok(answer)
     }
 
-    /// For every operation with one answer that changes nothing. [`Refusal::StalePermit`]: the view
+    /// Through the log, whether or not there is space below the quota.
+    pub(crate) async fn submit(&self, permit: Permit<Sealed>) -> Answered {
+        let (reply, answer) = oneshot::channel();
+        let proposal = Proposal::new(permit, Some((self.id, reply)))?;
+        self.engine.send(Request::Propose(proposal))?;
+        // The sender is dropped without an answer only when the engine stops.
+        answer.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// For every operation with one answer that changes no data. [`Refusal::StalePermit`]: the view
     /// is too old to be read; decide again on a fresh one.
     pub async fn read(&self, view: &View, permit: Permit<Sealed>) -> Answered {
-        crate::read::read(&self.engine, view, permit).await
+        crate::read::read(self, view, permit).await
     }
 
     /// A large range in pieces, all of one revision.

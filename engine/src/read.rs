@@ -1,22 +1,24 @@
-//! Everything that is answered without the log.
+//! Everything that is answered without the log, but for a keepalive behind a checkpoint.
 //!
 //! What memory holds is answered on the calling thread. What needs the store, or walks over so many
 //! keys that the thread's other connections would notice, goes to the blocking pool.
 
 use crate::Engine;
 use crate::mvcc::{Keyspace, MemoryOnly, ReadError, RowSource};
-use crate::port::Answered;
+use crate::port::{Answered, Port};
 use crate::rows::StoreRows;
 use crate::view::View;
 use keygate_core::{
-    Answer, AuthStatus, KeyRange, KeyspaceId, LeaseDetail, LeaseTimeToLive, MemberInfo, Operation,
-    Permission, PermissionKind, Permit, ROOT, Range, Refusal, Reply, Sealed, StatusAnswer, Txn,
+    Answer, AuthStatus, InternalReason, KeyRange, KeyspaceId, LeaseDetail, LeaseId, LeaseTimeToLive,
+    MemberInfo, Operation, Permission, PermissionKind, Permit, ROOT, Range, Refusal, Reply, Sealed,
+    StatusAnswer, Txn,
 };
 
 /// Keys that a serving thread walks over by itself: about half a millisecond.
 const INLINE_KEYS: u64 = 10_000;
 
-pub(crate) async fn read(engine: &Engine, view: &View, permit: Permit<Sealed>) -> Answered {
+pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> Answered {
+    let engine = port.engine();
     let parts = permit.into_parts();
     let id = parts.keyspace;
     let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
@@ -25,7 +27,7 @@ pub(crate) async fn read(engine: &Engine, view: &View, permit: Permit<Sealed>) -
         Operation::Range(request) => range(engine, view, id, request).await,
         Operation::Txn(txn) if txn.is_read_only() => read_txn(engine, view, id, txn).await,
         Operation::LeaseKeepAlive(lease) => {
-            let ttl = engine.leases().keep_alive(id, lease).unwrap_or(0);
+            let ttl = keep_alive(port, id, lease).await?;
             reply(Answer::LeaseKept { id: lease, ttl })
         }
         Operation::LeaseTimeToLive(request) => reply(Answer::Lease(lease(engine, keyspace, id, request))),
@@ -144,6 +146,19 @@ async fn answer(
 
 fn everything() -> Permission {
     Permission { kind: PermissionKind::ReadWrite, range: KeyRange::everything() }
+}
+
+/// The new ttl in seconds; 0: there is no such lease any more.
+///
+/// Renewed time must outlive a crash, so a checkpoint that would shorten it is cleared in the log first. Where the log
+/// cannot take that the caller is refused, though the lease lives on.
+async fn keep_alive(port: &Port, id: KeyspaceId, lease: LeaseId) -> Result<i64, Refusal> {
+    let clock = port.engine().leases();
+    let Some(kept) = clock.keep_alive(id, lease) else { return Ok(0) };
+    let Some(checkpoint) = kept.checkpoint else { return Ok(kept.ttl) };
+    let clear = Operation::LeaseCheckpoint(vec![(lease, 0)]);
+    port.submit(Permit::internal(InternalReason::LeaseCheckpoint, id, clear)).await?;
+    Ok(if clock.cleared(id, lease, checkpoint) { kept.ttl } else { 0 })
 }
 
 fn lease(engine: &Engine, keyspace: &Keyspace, id: KeyspaceId, request: LeaseTimeToLive) -> LeaseDetail {
