@@ -37,7 +37,7 @@ mod evict;
 mod load;
 mod meta;
 
-pub use changes::Changes;
+pub use changes::{Changes, HistoryLimits};
 pub use command::{Command, CommandError};
 pub use effects::{Change, Compaction, Effects, LeaseEffect, StoredEvent};
 pub use hash::{HashAnswer, RowHasher, hash_kv};

@@ -2,11 +2,11 @@
 
 use super::interest::Slot;
 use super::registry::{Decide, Pace, Registry, Watcher};
-use crate::mvcc::{Changes, Keyspace, MemoryOnly, ReadError, RowSource};
+use crate::mvcc::{Changes, HistoryLimits, Keyspace, MemoryOnly, ReadError, RowSource};
 use crate::port::Port;
 use crate::rows::StoreRows;
 use crate::view::View;
-use keygate_core::{Event, KeyRange, KeyspaceId, Operation, Permit, Refusal, Sealed, WatchCreate};
+use keygate_core::{Event, KeyRange, KeyValue, KeyspaceId, Operation, Permit, Refusal, Sealed, WatchCreate};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,8 +15,11 @@ use tokio::time::{Instant, sleep_until};
 
 /// Bytes of undelivered events at which a session's watchers fall behind instead of queueing more.
 const OUTBOX_BYTES: usize = 4 << 20;
-/// Events read from history in one step: what etcd takes, and a bound on how long a step blocks.
-const CATCH_UP_EVENTS: usize = 1_000;
+/// One step through history: as many events as etcd takes, as many bytes as may wait in an outbox, and a bound on
+/// how long a step takes that finds nothing.
+const STEP: HistoryLimits = HistoryLimits { events: 1_000, bytes: OUTBOX_BYTES, scanned: 32 << 20 };
+/// A step on the serving thread goes less far: some 10,000 rows.
+const INLINE_STEP: HistoryLimits = HistoryLimits { scanned: 10_000 * HistoryLimits::ROW, ..STEP };
 
 /// The next thing that a stream's client should be told.
 #[derive(Debug)]
@@ -149,9 +152,11 @@ impl WatchUpdate {
 
 /// Keys and values, and an allowance for the rest.
 fn event_size(event: &Event<Sealed>) -> usize {
-    let value = |value: &Option<Sealed>| value.as_ref().map_or(0, Sealed::len);
-    let prev = event.prev.as_ref().map_or(0, |prev| prev.key.len() + value(&prev.value));
-    64 + event.kv.key.len() + value(&event.kv.value) + prev
+    64 + key_value_size(&event.kv) + event.prev.as_ref().map_or(0, key_value_size)
+}
+
+fn key_value_size(kv: &KeyValue<Sealed>) -> usize {
+    kv.key.len() + kv.value.as_ref().map_or(0, Sealed::len)
 }
 
 /// The watches of one client stream. Dropping it ends them.
@@ -366,7 +371,7 @@ impl WatchSession {
 
     async fn read_history(&self, view: &View, step: &Step, upto: i64) -> Result<Changes, ReadError> {
         let keyspace = view.keyspace(self.keyspace).ok_or(ReadError::Refused(Refusal::Compacted))?;
-        match history(keyspace, step, upto, &MemoryOnly) {
+        match history(keyspace, step, upto, &MemoryOnly, &INLINE_STEP) {
             Err(ReadError::NeedsStore) => {}
             result => return result,
         }
@@ -374,7 +379,7 @@ impl WatchSession {
         let rows = StoreRows::new(self.port.store().clone());
         tokio::task::spawn_blocking(move || {
             let keyspace = view.keyspace(id).ok_or(ReadError::Refused(Refusal::Compacted))?;
-            history(keyspace, &step, upto, &rows)
+            history(keyspace, &step, upto, &rows, &STEP)
         })
         .await
         .unwrap_or(Err(ReadError::Refused(Refusal::Stopping)))
@@ -485,13 +490,33 @@ struct Step {
     prev_kv: bool,
 }
 
-/// A piece of history as a watcher wants it: with previous values where it asked for them.
-fn history(keyspace: &Keyspace, step: &Step, upto: i64, rows: &dyn RowSource) -> Result<Changes, ReadError> {
-    let mut found = keyspace.changes(step.from, upto, &step.range, rows, CATCH_UP_EVENTS)?;
-    if step.prev_kv {
-        for event in found.events.iter_mut().filter(|event| event.prev_in_store) {
-            event.prev = keyspace.previous(&event.kv.key, event.kv.mod_revision, rows)?;
+/// A piece of history as a watcher wants it: with previous values where it asked for them. These count too, so that
+/// they may make the piece shorter.
+fn history(
+    keyspace: &Keyspace,
+    step: &Step,
+    upto: i64,
+    rows: &dyn RowSource,
+    limits: &HistoryLimits,
+) -> Result<Changes, ReadError> {
+    let mut found = keyspace.changes(step.from, upto, &step.range, rows, limits)?;
+    if !step.prev_kv {
+        return Ok(found);
+    }
+    let (mut bytes, mut newest) = (0, None);
+    for (at, event) in found.events.iter_mut().enumerate() {
+        let revision = event.kv.mod_revision;
+        if bytes >= limits.bytes && newest.is_some_and(|newest| newest < revision) {
+            found.next_revision = revision;
+            found.events.truncate(at);
+            break;
         }
+        if event.prev_in_store {
+            event.prev = keyspace.previous(&event.kv.key, revision, rows)?;
+        }
+        bytes +=
+            [Some(&event.kv), event.prev.as_ref()].into_iter().flatten().map(key_value_size).sum::<usize>();
+        newest = Some(revision);
     }
     Ok(found)
 }
