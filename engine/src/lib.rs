@@ -17,6 +17,7 @@ mod options;
 
 mod port;
 mod read;
+mod readers;
 mod stream;
 mod watch;
 

@@ -6,7 +6,8 @@
 use crate::Engine;
 use crate::consensus::{Proposal, Request};
 use crate::mvcc::ReadError;
-use crate::storage::Store;
+use crate::readers::{Purpose, Readers, Wanted};
+use crate::rows::StoreRows;
 use crate::stream::RangeChunks;
 use crate::view::View;
 use crate::watch::{EventBatch, Registry, WatchSession};
@@ -42,6 +43,7 @@ pub struct Port {
     id: PortId,
     watchers: Arc<AtomicUsize>,
     registry: Arc<Mutex<Registry>>,
+    readers: Readers,
 }
 
 impl Port {
@@ -67,7 +69,7 @@ impl Port {
                 }
             }
         });
-        Self { engine, id, watchers, registry }
+        Self { engine, id, watchers, registry, readers: Readers::new() }
     }
 
     pub fn view(&self) -> View {
@@ -78,8 +80,15 @@ impl Port {
         &self.engine
     }
 
-    pub(crate) fn store(&self) -> &Arc<Store> {
-        self.engine.store()
+    /// Reads where a disk may be waited for.
+    pub(crate) async fn read_store<T: Send + 'static>(
+        &self,
+        purpose: Purpose,
+        work: impl FnOnce(&StoreRows) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let store = self.engine.store().clone();
+        let read = move |wanted: Wanted| work(&StoreRows::while_wanted(store, wanted));
+        self.readers.run(purpose, read).await.unwrap_or(Err(ReadError::Refused(Refusal::Stopping)))
     }
 
     pub(crate) fn progress_interval(&self) -> Duration {
@@ -115,7 +124,7 @@ impl Port {
 
     /// A large range in pieces, all of one revision.
     pub fn range_stream(&self, view: View, permit: Permit<Sealed>, max_chunk_bytes: usize) -> RangeChunks {
-        RangeChunks::new(self.engine.clone(), view, permit, max_chunk_bytes)
+        RangeChunks::new(self.clone(), view, permit, max_chunk_bytes)
     }
 
     pub fn watch_session(&self, keyspace: KeyspaceId) -> WatchSession {

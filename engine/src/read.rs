@@ -6,7 +6,7 @@
 use crate::Engine;
 use crate::mvcc::{Keyspace, MemoryOnly, ReadError, RowSource};
 use crate::port::{Answered, Port};
-use crate::rows::StoreRows;
+use crate::readers::Purpose;
 use crate::view::View;
 use keygate_core::{
     Answer, AuthStatus, InternalReason, KeyRange, KeyspaceId, LeaseDetail, LeaseId, LeaseTimeToLive,
@@ -24,8 +24,8 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
     let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
     let reply = |answer| Ok(Reply { revision: keyspace.revision(), term: view.term(), answer });
     match parts.operation {
-        Operation::Range(request) => range(engine, view, id, request).await,
-        Operation::Txn(txn) if txn.is_read_only() => read_txn(engine, view, id, txn).await,
+        Operation::Range(request) => range(port, view, id, request).await,
+        Operation::Txn(txn) if txn.is_read_only() => read_txn(port, view, id, txn).await,
         Operation::LeaseKeepAlive(lease) => {
             let ttl = keep_alive(port, id, lease).await?;
             reply(Answer::LeaseKept { id: lease, ttl })
@@ -96,26 +96,26 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
     }
 }
 
-pub(crate) async fn range(engine: &Engine, view: &View, id: KeyspaceId, request: Range) -> Answered {
+pub(crate) async fn range(port: &Port, view: &View, id: KeyspaceId, request: Range) -> Answered {
     let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
     let inline = matches!(request.range, KeyRange::Single(_))
         || keyspace.key_count() <= INLINE_KEYS
         || !keyspace.has_more_entries_than(&request.range, INLINE_KEYS as usize);
     let read =
         move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.range(&request, rows).map(Answer::Range);
-    answer(engine, view, id, keyspace, inline, read).await
+    answer(port, view, id, keyspace, inline, read).await
 }
 
-async fn read_txn(engine: &Engine, view: &View, id: KeyspaceId, txn: Txn<Sealed>) -> Answered {
+async fn read_txn(port: &Port, view: &View, id: KeyspaceId, txn: Txn<Sealed>) -> Answered {
     let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
     let read =
         move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.txn_read(&txn, rows).map(Answer::Txn);
-    answer(engine, view, id, keyspace, true, read).await
+    answer(port, view, id, keyspace, true, read).await
 }
 
 /// Asks memory if that is quick, else, or if memory does not hold it all, the store off-thread.
 async fn answer(
-    engine: &Engine,
+    port: &Port,
     view: &View,
     id: KeyspaceId,
     keyspace: &Keyspace,
@@ -127,21 +127,17 @@ async fn answer(
         match read(keyspace, &MemoryOnly) {
             Ok(answer) => return Ok(reply(answer)),
             Err(ReadError::NeedsStore) => {}
-            Err(error) => return Err(engine.explain(error)),
+            Err(error) => return Err(port.explain(error)),
         }
     }
-    let rows = StoreRows::new(engine.store().clone());
     let pinned = view.clone();
-    let result = tokio::task::spawn_blocking(move || match pinned.keyspace(id) {
-        Some(keyspace) => read(keyspace, &rows),
-        None => Err(ReadError::Refused(Refusal::PermissionDenied)),
-    })
-    .await;
-    match result {
-        Ok(Ok(answer)) => Ok(reply(answer)),
-        Ok(Err(error)) => Err(engine.explain(error)),
-        Err(_) => Err(Refusal::Stopping),
-    }
+    let found = port
+        .read_store(Purpose::Answer, move |rows| match pinned.keyspace(id) {
+            Some(keyspace) => read(keyspace, rows),
+            None => Err(ReadError::Refused(Refusal::PermissionDenied)),
+        })
+        .await;
+    found.map(reply).map_err(|error| port.explain(error))
 }
 
 fn everything() -> Permission {

@@ -196,6 +196,7 @@ impl Keyspace {
         match error {
             RowError::NeedsStore => ReadError::NeedsStore,
             RowError::Corrupt(text) => ReadError::Corrupt(text),
+            RowError::Abandoned => ReadError::Abandoned,
             RowError::Missing(_) if self.overtaken(revision) => {
                 if pinned {
                     ReadError::Refused(keygate_core::Refusal::Compacted)

@@ -1,14 +1,21 @@
 //! All watches of one client stream.
+//!
+//! History that memory does not hold is read for one of them at a time. That read belongs to the session: however
+//! often its future is dropped because the client has something to say, it goes on and is not begun again.
 
 use super::interest::Slot;
 use super::registry::{Decide, Pace, Registry, Watcher};
 use crate::mvcc::{Changes, HistoryLimits, Keyspace, MemoryOnly, ReadError, RowSource};
 use crate::port::Port;
+use crate::readers::Purpose;
 use crate::rows::StoreRows;
 use crate::view::View;
 use keygate_core::{Event, KeyRange, KeyValue, KeyspaceId, Operation, Permit, Refusal, Sealed, WatchCreate};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future, pending};
+use std::ops::Bound;
+use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -159,6 +166,15 @@ fn key_value_size(kv: &KeyValue<Sealed>) -> usize {
     kv.key.len() + kv.value.as_ref().map_or(0, Sealed::len)
 }
 
+type Found = Result<Changes, ReadError>;
+
+/// A look into the store on behalf of one watcher. Dropped with it, it ends early.
+struct Reading {
+    slot: Slot,
+    step: Step,
+    found: Pin<Box<dyn Future<Output = Found> + Send>>,
+}
+
 /// The watches of one client stream. Dropping it ends them.
 pub struct WatchSession {
     port: Port,
@@ -166,6 +182,9 @@ pub struct WatchSession {
     registry: Arc<Mutex<Registry>>,
     outbox: Arc<Outbox>,
     watches: BTreeMap<i64, Slot>,
+    reading: Option<Reading>,
+    /// The watch for which history was last looked at; the next one in turn is the next behind it.
+    last_read: i64,
     next_id: i64,
     progress_asked: bool,
     next_tick: Instant,
@@ -180,6 +199,8 @@ impl WatchSession {
             registry,
             outbox: Arc::new(Outbox::new()),
             watches: BTreeMap::new(),
+            reading: None,
+            last_read: 0,
             next_id: 0,
             progress_asked: false,
             next_tick,
@@ -287,13 +308,20 @@ impl WatchSession {
                 }
                 return update;
             }
-            if let Some(slot) = self.behind() {
-                if let Some(update) = self.catch_up(slot).await {
+            if self.reading.is_none()
+                && let Some(slot) = self.behind()
+            {
+                if let Some(update) = self.catch_up(slot) {
                     return update;
                 }
-                continue;
+                if self.reading.is_none() {
+                    // Memory had it. Whoever else is served here has a turn between two steps.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
             }
-            if std::mem::take(&mut self.progress_asked)
+            if self.reading.is_none()
+                && std::mem::take(&mut self.progress_asked)
                 && let Some(update) = self.progress()
             {
                 return update;
@@ -306,24 +334,39 @@ impl WatchSession {
             if !self.outbox.is_empty() {
                 continue;
             }
+            let found = async {
+                match &mut self.reading {
+                    Some(reading) => reading.found.as_mut().await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 () = news => {}
                 () = sleep_until(self.next_tick) => {}
+                found = found => {
+                    if let Some(update) = self.read(found) {
+                        return update;
+                    }
+                }
             }
         }
     }
 
-    fn behind(&self) -> Option<Slot> {
+    /// The watcher whose turn it is to look at history.
+    fn behind(&mut self) -> Option<Slot> {
         let mut registry = self.registry.lock();
-        self.watches
-            .values()
-            .copied()
-            .find(|slot| registry.get_mut(*slot).is_some_and(|watcher| watcher.pace == Pace::Behind))
+        let mut is_behind =
+            |slot: &Slot| registry.get_mut(*slot).is_some_and(|watcher| watcher.pace == Pace::Behind);
+        let later = self.watches.range((Bound::Excluded(self.last_read), Bound::Unbounded));
+        let earlier = self.watches.range(..=self.last_read);
+        let (id, slot) = later.chain(earlier).find(|(_, slot)| is_behind(slot))?;
+        self.last_read = *id;
+        Some(*slot)
     }
 
-    /// One step through history for one watcher. None: it is live again, or there was nothing for it
-    /// in this step.
-    async fn catch_up(&mut self, slot: Slot) -> Option<WatchUpdate> {
+    /// One step through history for one watcher. None: it is live again, memory had nothing for it in this step, or
+    /// the store is being read.
+    fn catch_up(&mut self, slot: Slot) -> Option<WatchUpdate> {
         let view = self.port.view();
         let step = {
             let mut registry = self.registry.lock();
@@ -338,17 +381,34 @@ impl WatchSession {
             Step {
                 watch_id: watcher.id,
                 from: watcher.next_revision,
+                upto: view.keyspace(self.keyspace).map_or(0, |keyspace| keyspace.revision()),
                 range: watcher.request.range.clone(),
                 prev_kv: watcher.request.prev_kv,
             }
         };
-        let upto = view.keyspace(self.keyspace).map_or(0, |keyspace| keyspace.revision());
-        if step.from > upto {
+        if step.from > step.upto {
             self.go_live(slot, step.from);
             return None;
         }
-        match self.read_history(&view, &step, upto).await {
-            Ok(found) => self.found(slot, &step, found),
+        match look(&view, self.keyspace, &step, &MemoryOnly, &INLINE_STEP) {
+            Err(ReadError::NeedsStore) => {
+                let found = read_history(self.port.clone(), self.keyspace, step.clone());
+                self.reading = Some(Reading { slot, step, found: Box::pin(found) });
+                None
+            }
+            found => self.looked(slot, &step, found),
+        }
+    }
+
+    /// The store was read.
+    fn read(&mut self, found: Found) -> Option<WatchUpdate> {
+        let Reading { slot, step, .. } = self.reading.take()?;
+        self.looked(slot, &step, found)
+    }
+
+    fn looked(&mut self, slot: Slot, step: &Step, found: Found) -> Option<WatchUpdate> {
+        match found {
+            Ok(found) => self.found(slot, step, found),
             // The view was overtaken by a compaction; a newer one knows whether that concerns this watcher.
             Err(ReadError::Outdated) => None,
             Err(ReadError::Refused(Refusal::Compacted)) => {
@@ -367,22 +427,6 @@ impl WatchSession {
                 })
             }
         }
-    }
-
-    async fn read_history(&self, view: &View, step: &Step, upto: i64) -> Result<Changes, ReadError> {
-        let keyspace = view.keyspace(self.keyspace).ok_or(ReadError::Refused(Refusal::Compacted))?;
-        match history(keyspace, step, upto, &MemoryOnly, &INLINE_STEP) {
-            Err(ReadError::NeedsStore) => {}
-            result => return result,
-        }
-        let (view, id, step) = (view.clone(), self.keyspace, step.clone());
-        let rows = StoreRows::new(self.port.store().clone());
-        tokio::task::spawn_blocking(move || {
-            let keyspace = view.keyspace(id).ok_or(ReadError::Refused(Refusal::Compacted))?;
-            history(keyspace, &step, upto, &rows, &STEP)
-        })
-        .await
-        .unwrap_or(Err(ReadError::Refused(Refusal::Stopping)))
     }
 
     fn found(&mut self, slot: Slot, step: &Step, found: Changes) -> Option<WatchUpdate> {
@@ -465,6 +509,8 @@ impl WatchSession {
     }
 
     fn forget(&mut self, slot: Slot) {
+        // What is read for it is not wanted any more, and its slot may soon be another's.
+        self.reading.take_if(|reading| reading.slot == slot);
         self.registry.lock().remove(slot);
         self.port.uncount_watcher();
     }
@@ -486,20 +532,28 @@ impl Drop for WatchSession {
 struct Step {
     watch_id: i64,
     from: i64,
+    /// The newest revision that policy was asked about.
+    upto: i64,
     range: KeyRange,
     prev_kv: bool,
 }
 
+async fn read_history(port: Port, id: KeyspaceId, step: Step) -> Found {
+    let engine = port.engine().clone();
+    // The newest view when it begins, so that none grows old in the queue for a slot.
+    let read = move |rows: &StoreRows| look(&engine.view(), id, &step, rows, &STEP);
+    port.read_store(Purpose::History, read).await
+}
+
+fn look(view: &View, id: KeyspaceId, step: &Step, rows: &dyn RowSource, limits: &HistoryLimits) -> Found {
+    let keyspace = view.keyspace(id).ok_or(ReadError::Refused(Refusal::Compacted))?;
+    history(keyspace, step, rows, limits)
+}
+
 /// A piece of history as a watcher wants it: with previous values where it asked for them. These count too, so that
 /// they may make the piece shorter.
-fn history(
-    keyspace: &Keyspace,
-    step: &Step,
-    upto: i64,
-    rows: &dyn RowSource,
-    limits: &HistoryLimits,
-) -> Result<Changes, ReadError> {
-    let mut found = keyspace.changes(step.from, upto, &step.range, rows, limits)?;
+fn history(keyspace: &Keyspace, step: &Step, rows: &dyn RowSource, limits: &HistoryLimits) -> Found {
+    let mut found = keyspace.changes(step.from, step.upto, &step.range, rows, limits)?;
     if !step.prev_kv {
         return Ok(found);
     }
