@@ -3,57 +3,20 @@
 //! History that memory does not hold is read for one of them at a time. That read belongs to the session: however
 //! often its future is dropped because the client has something to say, it goes on and is not begun again.
 
+use super::history::{Found, INLINE_STEP, Step, look, read_history};
 use super::interest::Slot;
+use super::outbox::{Outbox, WatchUpdate};
 use super::registry::{Decide, Pace, Registry, Watcher};
-use crate::mvcc::{Changes, HistoryLimits, Keyspace, MemoryOnly, ReadError, RowSource};
+use crate::mvcc::{Changes, Keyspace, MemoryOnly, ReadError};
 use crate::port::Port;
-use crate::readers::Purpose;
-use crate::rows::StoreRows;
-use crate::view::View;
-use keygate_core::{Event, KeyRange, KeyValue, KeyspaceId, Operation, Permit, Refusal, Sealed, WatchCreate};
+use keygate_core::{KeyspaceId, Operation, Permit, Refusal, Sealed, WatchCreate};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::{Future, pending};
 use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
-
-/// Bytes of undelivered events at which a session's watchers fall behind instead of queueing more.
-const OUTBOX_BYTES: usize = 4 << 20;
-/// One step through history: as many events as etcd takes, as many bytes as may wait in an outbox, and a bound on
-/// how long a step takes that finds nothing.
-const STEP: HistoryLimits = HistoryLimits { events: 1_000, bytes: OUTBOX_BYTES, scanned: 32 << 20 };
-/// A step on the serving thread goes less far: some 10,000 rows.
-const INLINE_STEP: HistoryLimits = HistoryLimits { scanned: 10_000 * HistoryLimits::ROW, ..STEP };
-
-/// The next thing that a stream's client should be told.
-#[derive(Debug)]
-pub enum WatchUpdate {
-    Events {
-        watch_id: i64,
-        revision: i64,
-        events: Vec<Event<Sealed>>,
-        fragment_ok: bool,
-    },
-    /// `watch_id` -1 answers a request for progress; else it is periodic.
-    Progress {
-        watch_id: i64,
-        revision: i64,
-    },
-    /// The watch wanted history that is gone. It has ended.
-    Compacted {
-        watch_id: i64,
-        compact_revision: i64,
-    },
-    /// Policy no longer allows the watch. It has ended.
-    Denied {
-        watch_id: i64,
-        refusal: Refusal,
-        revision: i64,
-    },
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WatchCreated {
@@ -72,101 +35,6 @@ pub enum WatchCreateError {
     #[error("start revision is negative")]
     NegativeStart,
 }
-
-/// Updates on their way from the registry to a session.
-pub(crate) struct Outbox {
-    queue: Mutex<Queue>,
-    news: Notify,
-}
-
-#[derive(Default)]
-struct Queue {
-    updates: VecDeque<WatchUpdate>,
-    bytes: usize,
-}
-
-impl Outbox {
-    fn new() -> Self {
-        Self { queue: Mutex::default(), news: Notify::new() }
-    }
-
-    /// False: the reader is too slow and the update was not taken.
-    pub(crate) fn push(&self, update: WatchUpdate) -> bool {
-        let bytes = update.size();
-        let mut queue = self.queue.lock();
-        // One update is always taken, however large: one revision cannot be split.
-        if queue.bytes > 0 && queue.bytes + bytes > OUTBOX_BYTES {
-            return false;
-        }
-        queue.bytes += bytes;
-        queue.updates.push_back(update);
-        drop(queue);
-        self.news.notify_one();
-        true
-    }
-
-    /// For a watch's last word, which does not count against the budget.
-    pub(crate) fn push_final(&self, update: WatchUpdate) {
-        self.queue.lock().updates.push_back(update);
-        self.news.notify_one();
-    }
-
-    pub(crate) fn wake(&self) {
-        self.news.notify_one();
-    }
-
-    fn pop(&self) -> Option<WatchUpdate> {
-        let mut queue = self.queue.lock();
-        let update = queue.updates.pop_front()?;
-        queue.bytes = queue.bytes.saturating_sub(update.size());
-        Some(update)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.queue.lock().updates.is_empty()
-    }
-
-    /// Is there still something to be said under this id?
-    fn mentions(&self, watch_id: i64) -> bool {
-        self.queue.lock().updates.iter().any(|update| update.watch_id() == watch_id)
-    }
-
-    /// Drops whatever was to be said under this id.
-    fn forget(&self, watch_id: i64) {
-        let mut queue = self.queue.lock();
-        queue.updates.retain(|update| update.watch_id() != watch_id);
-        queue.bytes = queue.updates.iter().map(WatchUpdate::size).sum();
-    }
-}
-
-impl WatchUpdate {
-    fn watch_id(&self) -> i64 {
-        match self {
-            Self::Events { watch_id, .. }
-            | Self::Progress { watch_id, .. }
-            | Self::Compacted { watch_id, .. }
-            | Self::Denied { watch_id, .. } => *watch_id,
-        }
-    }
-
-    fn size(&self) -> usize {
-        match self {
-            Self::Events { events, .. } => events.iter().map(event_size).sum(),
-            Self::Progress { .. } | Self::Compacted { .. } | Self::Denied { .. } => 0,
-        }
-    }
-}
-
-/// Keys and values, and an allowance for the rest.
-fn event_size(event: &Event<Sealed>) -> usize {
-    64 + key_value_size(&event.kv) + event.prev.as_ref().map_or(0, key_value_size)
-}
-
-fn key_value_size(kv: &KeyValue<Sealed>) -> usize {
-    kv.key.len() + kv.value.as_ref().map_or(0, Sealed::len)
-}
-
-type Found = Result<Changes, ReadError>;
 
 /// A look into the store on behalf of one watcher. Dropped with it, it ends early.
 struct Reading {
@@ -526,51 +394,4 @@ impl Drop for WatchSession {
             self.forget(slot);
         }
     }
-}
-
-#[derive(Clone)]
-struct Step {
-    watch_id: i64,
-    from: i64,
-    /// The newest revision that policy was asked about.
-    upto: i64,
-    range: KeyRange,
-    prev_kv: bool,
-}
-
-async fn read_history(port: Port, id: KeyspaceId, step: Step) -> Found {
-    let engine = port.engine().clone();
-    // The newest view when it begins, so that none grows old in the queue for a slot.
-    let read = move |rows: &StoreRows| look(&engine.view(), id, &step, rows, &STEP);
-    port.read_store(Purpose::History, read).await
-}
-
-fn look(view: &View, id: KeyspaceId, step: &Step, rows: &dyn RowSource, limits: &HistoryLimits) -> Found {
-    let keyspace = view.keyspace(id).ok_or(ReadError::Refused(Refusal::Compacted))?;
-    history(keyspace, step, rows, limits)
-}
-
-/// A piece of history as a watcher wants it: with previous values where it asked for them. These count too, so that
-/// they may make the piece shorter.
-fn history(keyspace: &Keyspace, step: &Step, rows: &dyn RowSource, limits: &HistoryLimits) -> Found {
-    let mut found = keyspace.changes(step.from, step.upto, &step.range, rows, limits)?;
-    if !step.prev_kv {
-        return Ok(found);
-    }
-    let (mut bytes, mut newest) = (0, None);
-    for (at, event) in found.events.iter_mut().enumerate() {
-        let revision = event.kv.mod_revision;
-        if bytes >= limits.bytes && newest.is_some_and(|newest| newest < revision) {
-            found.next_revision = revision;
-            found.events.truncate(at);
-            break;
-        }
-        if event.prev_in_store {
-            event.prev = keyspace.previous(&event.kv.key, revision, rows)?;
-        }
-        bytes +=
-            [Some(&event.kv), event.prev.as_ref()].into_iter().flatten().map(key_value_size).sum::<usize>();
-        newest = Some(revision);
-    }
-    Ok(found)
 }
