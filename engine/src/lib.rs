@@ -20,6 +20,7 @@ mod read;
 mod readers;
 mod stream;
 mod watch;
+mod weigh;
 
 mod consensus;
 mod engine;

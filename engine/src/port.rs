@@ -99,6 +99,7 @@ impl Port {
     /// to every reader. [`Refusal::StalePermit`]: decide again on a fresh view.
     pub async fn propose(&self, permit: Permit<Sealed>) -> Answered {
         self.engine.check_space(&permit)?;
+        let permit = crate::weigh::admit(self, permit).await?;
         let physical = matches!(permit.operation(), Operation::Compact(compact) if compact.physical);
         let answer = self.submit(permit).await?;
         if physical {

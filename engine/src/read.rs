@@ -14,8 +14,8 @@ use keygate_core::{
     StatusAnswer, Txn,
 };
 
-/// Keys that a serving thread walks over by itself: about half a millisecond.
-const INLINE_KEYS: u64 = 10_000;
+/// Entries of the index that a serving thread walks over by itself: about half a millisecond.
+pub(crate) const INLINE_ENTRIES: usize = 10_000;
 
 pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> Answered {
     let engine = port.engine();
@@ -98,9 +98,10 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
 
 pub(crate) async fn range(port: &Port, view: &View, id: KeyspaceId, request: Range) -> Answered {
     let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
-    let inline = matches!(request.range, KeyRange::Single(_))
-        || keyspace.key_count() <= INLINE_KEYS
-        || !keyspace.has_more_entries_than(&request.range, INLINE_KEYS as usize);
+    let inline = keyspace.entry_count() <= INLINE_ENTRIES
+        || keyspace
+            .range_walks_within(&request, INLINE_ENTRIES, &MemoryOnly)
+            .map_err(|error| port.explain(error))?;
     let read =
         move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.range(&request, rows).map(Answer::Range);
     answer(port, view, id, keyspace, inline, read).await
@@ -108,9 +109,11 @@ pub(crate) async fn range(port: &Port, view: &View, id: KeyspaceId, request: Ran
 
 async fn read_txn(port: &Port, view: &View, id: KeyspaceId, txn: Txn<Sealed>) -> Answered {
     let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
+    let inline =
+        keyspace.txn_walks_within(&txn, INLINE_ENTRIES, &MemoryOnly).map_err(|error| port.explain(error))?;
     let read =
         move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.txn_read(&txn, rows).map(Answer::Txn);
-    answer(port, view, id, keyspace, true, read).await
+    answer(port, view, id, keyspace, inline, read).await
 }
 
 /// Asks memory if that is quick, else, or if memory does not hold it all, the store off-thread.

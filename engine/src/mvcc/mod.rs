@@ -29,6 +29,7 @@ mod alarm;
 mod auth;
 mod lease;
 mod txn;
+mod walk;
 mod write;
 
 mod compact;

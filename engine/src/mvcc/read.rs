@@ -164,7 +164,7 @@ impl Keyspace {
 }
 
 /// Keys are never empty.
-fn covers_everything(range: &KeyRange) -> bool {
+pub(super) fn covers_everything(range: &KeyRange) -> bool {
     matches!(range, KeyRange::From(start) if start.as_ref() <= b"\0".as_slice())
 }
 
