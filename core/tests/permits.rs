@@ -1,6 +1,4 @@
 //! What a permit depends on, and what it does not.
-#![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
-
 use bytes::Bytes;
 use keygate_core::*;
 

@@ -13,6 +13,8 @@ pub(crate) struct Counters {
     pub(crate) leases_revoked: AtomicU64,
     pub(crate) leases_expired: AtomicU64,
     pub(crate) pending: AtomicU64,
+    /// Bytes of their log entries.
+    pub(crate) pending_bytes: AtomicU64,
     /// The log's syncs.
     pub(crate) fsync: Durations,
     /// The store's commits.

@@ -27,6 +27,8 @@ use tokio::sync::oneshot;
 
 /// Proposals that may wait to be taken into a batch. etcd lets as many wait to be applied.
 const MAX_PENDING: u64 = 5_000;
+/// The same by the bytes of their log entries. Each is in memory twice: as a command and as the log will have it.
+const MAX_PENDING_BYTES: u64 = 128 << 20;
 
 /// Why an engine could not be opened. The text is what an operator reads.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +147,7 @@ impl Engine {
             counters.clone(),
             flush_stats.clone(),
             room.clone(),
+            &fatal,
         )
         .map_err(OpenError::Thread)?;
         let seams = Seams {
@@ -161,10 +164,14 @@ impl Engine {
         let mut driver =
             Driver::new(seams, recovered.node, inbox, flusher, recovered.state, recovered.applied);
         driver.recover()?;
+        // Without it, readers would be answered for ever from the last view, by a server that looks healthy.
+        let guard = fatal.guard("consensus");
         let consensus = std::thread::Builder::new()
             .name("consensus".to_owned())
             .spawn(move || {
+                let guard = guard;
                 driver.run();
+                guard.ended();
             })
             .map_err(OpenError::Thread)?;
         Ok(Self(Arc::new(Inner {
@@ -289,10 +296,16 @@ impl Engine {
     }
 
     pub(crate) fn send(&self, request: Request) -> Result<(), Refusal> {
-        if matches!(&request, Request::Propose(proposal) if proposal.from.is_some()) {
-            let pending = self.0.counters.pending.fetch_add(1, Ordering::Relaxed);
-            if pending >= MAX_PENDING {
-                self.0.counters.pending.fetch_sub(1, Ordering::Relaxed);
+        if let Request::Propose(proposal) = &request
+            && proposal.from.is_some()
+        {
+            let counters = &self.0.counters;
+            let size = proposal.data.len() as u64;
+            let pending = counters.pending.fetch_add(1, Ordering::Relaxed);
+            let bytes = counters.pending_bytes.fetch_add(size, Ordering::Relaxed);
+            if pending >= MAX_PENDING || (pending > 0 && bytes + size > MAX_PENDING_BYTES) {
+                counters.pending.fetch_sub(1, Ordering::Relaxed);
+                counters.pending_bytes.fetch_sub(size, Ordering::Relaxed);
                 return Err(Refusal::TooManyRequests);
             }
         }

@@ -24,6 +24,11 @@ impl Fatal {
         });
     }
 
+    /// Holds the engine's life together with that of a thread: dropped by a panic, it raises the cause.
+    pub(crate) fn guard(&self, thread: &'static str) -> Guard {
+        Guard { fatal: self.clone(), thread, ended: false }
+    }
+
     pub(crate) async fn raised(&self) -> String {
         let mut cause = self.cause.subscribe();
         let text = match cause.wait_for(Option::is_some).await {
@@ -32,5 +37,26 @@ impl Fatal {
             Err(_) => None,
         };
         text.unwrap_or_default()
+    }
+}
+
+pub(crate) struct Guard {
+    fatal: Fatal,
+    thread: &'static str,
+    ended: bool,
+}
+
+impl Guard {
+    /// The thread has done what it had to do, or has raised a better cause itself.
+    pub(crate) fn ended(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.fatal.raise(format!("the {} thread has panicked; the log says where", self.thread));
+        }
     }
 }

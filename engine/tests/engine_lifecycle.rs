@@ -213,3 +213,111 @@ async fn writes_beyond_the_space_quota_raise_the_alarm_and_deletes_go_on() {
     assert_eq!(status.alarms.len(), 1, "alarm NOSPACE is raised");
     engine.shutdown();
 }
+
+/// A panic there once left a server that answered reads from a frozen view for ever and called itself healthy.
+#[tokio::test]
+async fn a_panic_of_the_applying_thread_is_the_end_of_the_engine() {
+    struct Trap;
+    impl keygate_core::Compile for Trap {
+        fn compile(
+            &self,
+            keyspace: keygate_core::KeyspaceId,
+            tables: &keygate_core::AuthTables,
+            previous: Option<&Arc<dyn keygate_core::Policy>>,
+        ) -> Arc<dyn keygate_core::Policy> {
+            assert!(!tables.roles.contains_key("trap"), "the trap of the test");
+            RootOnly.compile(keyspace, tables, previous)
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let engine = keygate_engine::Engine::open(options(directory.path()), Arc::new(Trap)).unwrap();
+    let port = engine.port();
+    write(&port, put("key", "v")).await.unwrap();
+    let trapped = write(&port, Operation::RoleAdd { name: "trap".to_owned() }).await;
+    assert_eq!(trapped.unwrap_err(), Refusal::Stopping);
+    let cause = tokio::time::timeout(Duration::from_secs(10), engine.fatal()).await.expect("nobody was told");
+    assert!(cause.contains("consensus thread has panicked"), "{cause}");
+}
+
+/// Makes the applying thread wait in a change of policy until it is told to go on.
+struct Gate(Arc<(std::sync::Mutex<bool>, std::sync::Condvar)>);
+
+impl keygate_core::Compile for Gate {
+    fn compile(
+        &self,
+        keyspace: keygate_core::KeyspaceId,
+        tables: &keygate_core::AuthTables,
+        previous: Option<&Arc<dyn keygate_core::Policy>>,
+    ) -> Arc<dyn keygate_core::Policy> {
+        if tables.roles.contains_key("gate") {
+            let (open, opened) = &*self.0;
+            drop(opened.wait_while(open.lock().unwrap(), |open| !*open).unwrap());
+        }
+        RootOnly.compile(keyspace, tables, previous)
+    }
+}
+
+/// One user with 1,450 puts of 1.5 MB behind slow writes once took 13 GB, and then the batch that held them all did not
+/// fit into the log's own bound, which ended the server.
+#[tokio::test]
+async fn waiting_writes_are_bounded_by_their_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let gate = Arc::new((std::sync::Mutex::new(false), std::sync::Condvar::new()));
+    let compile = Arc::new(Gate(gate.clone()));
+    let engine = keygate_engine::Engine::open(options(directory.path()), compile).unwrap();
+    let port = engine.port();
+    let held = tokio::spawn({
+        let port = port.clone();
+        async move { write(&port, Operation::RoleAdd { name: "gate".to_owned() }).await }
+    });
+    let value = "v".repeat(1_500_000);
+    let waiting: Vec<_> = (0..150)
+        .map(|n| {
+            let (port, operation) = (port.clone(), put(&format!("key{n}"), &value));
+            tokio::spawn(async move { write(&port, operation).await.map(drop) })
+        })
+        .collect();
+    while engine.stats().proposals_pending < 80 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    held.await.unwrap().unwrap();
+    let (mut written, mut refused) = (0, 0);
+    for task in waiting {
+        match task.await.unwrap() {
+            Ok(()) => written += 1,
+            Err(Refusal::TooManyRequests) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    // 128 MiB of them may wait; some were taken before the gate closed behind them.
+    println!("{written} written, {refused} refused");
+    assert!((85..=115).contains(&written) && refused == 150 - written, "{written} of 150 were written");
+    engine.shutdown();
+}
+
+/// Refused under the alarm, it was never proposed again: its keys stayed, and its client was told that it is gone.
+#[tokio::test]
+async fn a_lease_that_ends_under_an_alarm_ends_when_the_alarm_is_over() {
+    use keygate_core::{AlarmAction, AlarmKind, AlarmRequest, LeaseGrant};
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let port = engine.port();
+    let lease = LeaseId(5);
+    write(&port, Operation::LeaseGrant(LeaseGrant { id: lease, ttl: 2 })).await.unwrap();
+    write(&port, put_with_lease("key", "v", lease)).await.unwrap();
+    let alarm = |action| Operation::Alarm(AlarmRequest { action, member: 1, alarm: AlarmKind::Corrupt });
+    write(&port, alarm(AlarmAction::Activate)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    assert_eq!(value_at(&port, "key", 0).await.unwrap().as_deref(), Some("v"));
+    write(&port, alarm(AlarmAction::Deactivate)).await.unwrap();
+    let gone = async {
+        while value_at(&port, "key", 0).await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the lease never ended");
+    engine.shutdown();
+}

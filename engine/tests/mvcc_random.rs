@@ -203,7 +203,7 @@ fn random_stories_end_as_in_the_naive_model() {
     for seed in &seeds {
         println!("seed {seed}");
         let mut rng = StdRng::seed_from_u64(*seed);
-        let (mut m, mut model) = (Machine::new(), Model::new());
+        let (mut m, mut model) = (Machine::new(), Model::new(MIN_TTL));
         for step in 0..STEPS {
             let operation = random_operation(&mut rng, &model);
             if operation.check(&Limits { txn_operations: 128, txn_depth: 8 }).is_err() {
@@ -249,7 +249,7 @@ fn members_that_flush_evict_prune_and_restart_differently_stay_equal() {
     for seed in seeds() {
         println!("seed {seed}");
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut model = Model::new();
+        let mut model = Model::new(MIN_TTL);
         let (mut quiet, mut restless) = (Machine::new(), Machine::new());
         for _ in 0..STEPS {
             let operation = random_operation(&mut rng, &model);

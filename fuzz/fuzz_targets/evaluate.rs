@@ -4,18 +4,21 @@
 
 #[path = "evaluate/member.rs"]
 mod member;
-#[path = "evaluate/model.rs"]
+#[path = "../../engine/tests/mvcc_model_of_etcd/mod.rs"]
 mod model;
 #[path = "evaluate/story.rs"]
 mod story;
+#[path = "evaluate/told.rs"]
+mod told;
 
 use arbitrary::{Arbitrary, Unstructured};
 use keygate_core::{Answer, KeyRange, Limits, Operation, Range, Refusal};
 use keygate_engine::mvcc::{HistoryLimits, MemoryOnly, ReadError};
 use libfuzzer_sys::fuzz_target;
 use member::Member;
-use model::{Model, Told};
+use model::Model;
 use story::{Act, Step};
+use told::{Told, told};
 
 const LIMITS: Limits = Limits { txn_operations: 128, txn_depth: 32 };
 /// The model's work grows with the square of it.
@@ -33,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
     {
         story.push(step);
     }
-    let (mut member, mut model) = (Member::new(), Model::new());
+    let (mut member, mut model) = (Member::new(), Model::new(member::MIN_TTL));
     for step in &story {
         if let Act::Disturb(disturbance) = &step.act {
             member.disturb(disturbance);
@@ -67,10 +70,10 @@ fn run(operation: Operation<keygate_core::Sealed>, member: &mut Member, model: &
     let space = member.space();
     assert_eq!((space.revision(), space.compact_revision()), (model.revision(), model.compacted), "{text}");
     assert_eq!(space.key_count(), model.now().len() as u64, "{text}");
-    assert!(space.leases().map(|(id, _)| id).eq(model.leases.iter().copied()), "{text}");
+    assert!(space.leases().map(|(id, _)| id.0).eq(model.leases.keys().copied()), "{text}");
     for (id, lease) in space.leases() {
-        let attached = model.now().values().filter(|kv| kv.lease == id).map(|kv| &kv.key);
-        assert!(lease.keys.iter().eq(attached), "keys of {id:?} behind {text}");
+        let keys: Vec<_> = lease.keys.iter().map(|key| key.to_vec()).collect();
+        assert_eq!(keys, model.attached(id), "keys of {id:?} behind {text}");
     }
 }
 
@@ -95,23 +98,23 @@ fn changes(member: &Member, model: &Model) {
     let space = member.space();
     let everything = KeyRange::everything();
     let first = (model.compacted + 1).max(1);
-    let (mut next, mut told) = (first, Vec::new());
+    let (mut next, mut seen) = (first, Vec::new());
     while next <= model.revision() {
         let changes = space
             .changes(next, model.revision(), &everything, &member.store, &FEW)
             .expect("the horizon has not moved");
         assert!(changes.next_revision > next, "no progress at {next}");
         next = changes.next_revision;
-        told.extend(changes.events.into_iter().map(|event| Told {
+        seen.extend(changes.events.into_iter().map(|event| Told {
             revision: event.kv.mod_revision,
             key: event.kv.key.clone(),
             now: (!event.deleted).then_some(event.kv),
             before: event.prev.map(|kv| kv.mod_revision),
         }));
     }
-    assert!(told.is_sorted_by_key(|told| told.revision), "events of a later revision came first");
-    told.sort_by(|a, b| (a.revision, &a.key).cmp(&(b.revision, &b.key)));
-    assert_eq!(told, model.told(first), "events from {first} on");
+    assert!(seen.is_sorted_by_key(|told| told.revision), "events of a later revision came first");
+    seen.sort_by(|a, b| (a.revision, &a.key).cmp(&(b.revision, &b.key)));
+    assert_eq!(seen, told(model, first), "events from {first} on");
     if model.compacted > 1 {
         let refused = space.changes(model.compacted - 1, model.revision(), &everything, &member.store, &FEW);
         assert_eq!(refused, Err(ReadError::Refused(Refusal::Compacted)));

@@ -1,7 +1,8 @@
 //! The certificates that Keygate makes for itself, so that a first start is safe without preparation.
 //!
 //! `<data-dir>/pki` (0700) holds a CA, a server certificate, a client certificate of the user `root`, their keys, and
-//! the first password of `root`, each 0600 and written whole or not at all. Whatever is there already is kept; the two
+//! the first password of `root`, each 0600 and written whole or not at all. Who brings certificates of their own finds
+//! the password alone. Whatever is there already is kept; the two
 //! certificates are issued again when they are about to expire, do not cover a host that is advertised now, or do not
 //! fit their key (a crash between the two renames). Everything is read and written at start only.
 
@@ -21,6 +22,9 @@ use self::{
     issue::{Authority, Leaf, Purpose},
 };
 use crate::config::{Ca, ClientCertificates, ClientTls, Config};
+
+/// Below the directory of the certificates.
+const ROOT_PASSWORD: &str = "root-password";
 
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -50,9 +54,8 @@ pub struct Pki {
     /// Of the user `root`.
     pub client_cert: PathBuf,
     pub client_key: PathBuf,
+    /// Missing when the operator has taken it away, as is wise after changing the password.
     pub root_password_file: PathBuf,
-    /// The first password of `root`; `None` when the operator has taken the file away, as is wise after changing it.
-    pub root_password: Option<Zeroizing<String>>,
     /// Whether the CA was made just now.
     pub created: bool,
 }
@@ -78,6 +81,17 @@ impl Pki {
     }
 }
 
+/// The same for those who brought certificates of their own.
+pub fn first_steps_by_password(directory: &Path, endpoint: &str) -> String {
+    let file = directory.join(ROOT_PASSWORD);
+    format!("etcdctl --endpoints={endpoint} --user \"root:$(cat {})\" endpoint status -w table", shell(&file))
+}
+
+/// Where all of it lies.
+pub fn directory(config: &Config) -> PathBuf {
+    config.data_dir.join("pki")
+}
+
 /// A path as a shell takes it.
 fn shell(path: &Path) -> String {
     let text = path.display().to_string();
@@ -97,39 +111,50 @@ pub fn ensure(directory: &Path, hosts: &[String]) -> Result<Pki, PkiError> {
         server_key: directory.join("server-key.pem"),
         client_cert: directory.join("root.pem"),
         client_key: directory.join("root-key.pem"),
-        root_password_file: directory.join("root-password"),
-        root_password: None,
+        root_password_file: directory.join(ROOT_PASSWORD),
         created: false,
     };
     let ca_key = directory.join("ca-key.pem");
     let created = !exists(&pki.ca)?;
-    // Before the CA: once there is a CA, a missing password means that the operator removed it.
-    if created && !exists(&pki.root_password_file)? {
-        let mut password = random_password()?;
-        password.push('\n');
-        write_secret(&pki.root_password_file, password.as_bytes())?;
+    // Looked at even when nobody asks for it: others could read it all the time.
+    if exists(&pki.root_password_file)? {
+        read_password(&pki.root_password_file)?;
     }
     let authority = Authority::find_or_make(&pki.ca, &ca_key)?;
     let server = Purpose::Server { hosts: server_hosts(hosts) };
     Leaf { cert: &pki.server_cert, key: &pki.server_key, purpose: server }.find_or_issue(&authority)?;
     let client = Purpose::Client { user: "root" };
     Leaf { cert: &pki.client_cert, key: &pki.client_key, purpose: client }.find_or_issue(&authority)?;
-    let root_password = match exists(&pki.root_password_file)? {
-        true => {
-            let mut password = read_secret(&pki.root_password_file)?;
-            let length = password.trim_end_matches(['\r', '\n']).len();
-            password.truncate(length);
-            if password.is_empty() {
-                return Err(PkiError::Damaged {
-                    path: pki.root_password_file,
-                    why: "it is empty".to_owned(),
-                });
-            }
-            Some(password)
-        }
-        false => None,
-    };
-    Ok(Pki { root_password, created, ..pki })
+    Ok(Pki { created, ..pki })
+}
+
+/// The first password of `root`, and where it lies.
+pub struct FirstPassword {
+    pub file: PathBuf,
+    pub password: Zeroizing<String>,
+}
+
+/// Finds or makes the password in `directory`, whoever made the certificates. Only for a server that has no user
+/// `root`: with one, a missing file means that the operator took it away.
+pub fn first_password(directory: &Path) -> Result<FirstPassword, PkiError> {
+    make_directory(directory)?;
+    let file = directory.join(ROOT_PASSWORD);
+    if !exists(&file)? {
+        let mut password = random_password()?;
+        password.push('\n');
+        write_secret(&file, password.as_bytes())?;
+    }
+    Ok(FirstPassword { password: read_password(&file)?, file })
+}
+
+fn read_password(file: &Path) -> Result<Zeroizing<String>, PkiError> {
+    let mut password = read_secret(file)?;
+    let length = password.trim_end_matches(['\r', '\n']).len();
+    password.truncate(length);
+    if password.is_empty() {
+        return Err(PkiError::Damaged { path: file.to_owned(), why: "it is empty".to_owned() });
+    }
+    Ok(password)
 }
 
 /// etcd's `--auto-tls`: a certificate that signs itself, in `<data-dir>/fixtures/client`. Clients cannot verify it.
@@ -182,7 +207,7 @@ pub fn prepare(config: &Config) -> Result<Option<Serving>, PkiError> {
             managed: None,
         })),
         ClientTls::Managed { client_certificates } => {
-            let pki = ensure(&config.data_dir.join("pki"), &hosts)?;
+            let pki = ensure(&directory(config), &hosts)?;
             Ok(Some(Serving {
                 cert: pki.server_cert.clone(),
                 key: pki.server_key.clone(),

@@ -161,6 +161,37 @@ fn a_first_start_is_safe_and_a_second_finds_everything_again() {
     assert_eq!(fs::read(pki.join("ca.pem")).unwrap(), ca);
 }
 
+/// Of a server that has certificates of its operator's, a first start makes the password of `root` and
+/// nothing else. Once `root` is there, a password that was taken away is not made again.
+#[test]
+fn who_brings_certificates_gets_the_password_alone_and_only_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert =
+        rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    fs::write(at("cert.pem"), cert.pem()).unwrap();
+    fs::write(at("key.pem"), key.serialize_pem()).unwrap();
+    fs::set_permissions(at("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
+    let brought = ["--cert-file", "cert.pem", "--key-file", "key.pem"];
+    let pki = at("keygate.data/pki");
+    let files =
+        || -> Vec<_> { fs::read_dir(&pki).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
+
+    let (code, out) = Server::start(directory.path(), &brought).stop();
+    assert_eq!(code, 0);
+    assert!(out.contains("--user \"root:$(cat ") && !out.contains("--cacert"), "{out}");
+    assert_eq!(files(), ["root-password"]);
+
+    fs::remove_file(pki.join("root-password")).unwrap();
+    assert_eq!(Server::start(directory.path(), &brought).stop(), (0, String::new()));
+    assert!(files().is_empty());
+    // Certificates of our own from now on: no password appears that would not be `root`'s.
+    assert_eq!(Server::start(directory.path(), &[]).stop(), (0, String::new()));
+    assert_eq!(files().len(), 6);
+    assert!(!pki.join("root-password").exists());
+}
+
 #[test]
 fn a_port_in_use_is_one_line_and_nothing_is_touched() {
     let directory = tempfile::tempdir().unwrap();

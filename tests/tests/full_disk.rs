@@ -54,11 +54,10 @@ impl Writer {
                 Ok(())
             }
             Err(status) => {
+                assert!(means_full(&status), "a client is told {status:?}");
                 match status.code() {
                     Code::ResourceExhausted => self.refused += 1,
-                    // It waited for a log that could not be written: not a yes, and not a no.
-                    Code::Unavailable if status.message().contains("timed out") => self.unknown += 1,
-                    _ => panic!("a client is told {status:?}"),
+                    _ => self.unknown += 1,
                 }
                 Err(status)
             }
@@ -84,7 +83,9 @@ impl Writer {
     async fn check(&self, what: &str) {
         for (key, number) in &self.acknowledged {
             let range = RangeRequest { key: Bytes::from(key.clone()), ..Default::default() };
-            let found = self.client.kv().range(range).await.unwrap().into_inner().kvs;
+            let found = self.client.kv().range(range).await;
+            let found = found.unwrap_or_else(|status| panic!("{what}: reading `{key}`: {status:?}"));
+            let found = found.into_inner().kvs;
             assert_eq!(found.len(), 1, "{what}: `{key}` was acknowledged and is gone");
             assert_eq!(found[0].value, text(*number).as_bytes(), "{what}: `{key}` has another value");
         }
@@ -109,6 +110,41 @@ async fn start(disk: &SmallDisk) -> Server {
     Server::start(plan).await.unwrap()
 }
 
+/// Refused for want of room, or waiting for it: not a yes.
+fn means_full(status: &Status) -> bool {
+    let waited = status.code() == Code::Unavailable && status.message().contains("timed out");
+    status.code() == Code::ResourceExhausted || waited
+}
+
+/// Deletes are refused last, when the log has no room either. These find nothing, but take some.
+/// How many there were.
+async fn until_the_log_is_full(client: &Client) -> usize {
+    let started = Instant::now();
+    let mut accepted = 0;
+    loop {
+        let delete = DeleteRangeRequest { key: Bytes::from(vec![b'x'; 1 << 20]), ..Default::default() };
+        match client.kv().delete_range(delete).await {
+            Ok(_) => accepted += 1,
+            Err(status) if status.code() == Code::ResourceExhausted => return accepted,
+            Err(status) => assert!(means_full(&status), "{status:?}"),
+        }
+        assert!(started.elapsed() < PATIENCE, "a full log is not noticed");
+    }
+}
+
+/// Whether it can start without a byte of room or not: if not, it says why.
+fn start_on_a_full_disk(server: &mut Server) {
+    match server.launch() {
+        Ok(()) => println!("it starts on a full disk"),
+        Err(error) => {
+            let text = format!("{error:#}");
+            assert!(text.contains("no space left"), "{text}");
+            println!("it does not start on a full disk, and says so");
+        }
+    }
+    server.kill();
+}
+
 /// What the operator reads. Nothing in it may be a panic.
 fn operator_reads(server: &Server, what: &str) {
     let log = fs::read_to_string(server.log_path()).unwrap();
@@ -130,17 +166,8 @@ async fn others_fill_the_disk_and_make_room_again() {
     let ballast = disk.fill().unwrap();
     writer.until_refused().await;
     writer.check("while it is full").await;
-    // Deletes are refused last, when the log has no room either. These find nothing, but take some.
-    let started = Instant::now();
-    loop {
-        let key = Bytes::from(vec![b'x'; 1 << 20]);
-        let delete = DeleteRangeRequest { key, ..Default::default() };
-        match writer.client.kv().delete_range(delete).await {
-            Ok(_) => assert!(started.elapsed() < PATIENCE, "a full log is not noticed"),
-            Err(status) if status.code() == Code::ResourceExhausted => break,
-            Err(status) => assert!(status.message().contains("timed out"), "{status:?}"),
-        }
-    }
+    let deletes = until_the_log_is_full(&writer.client).await;
+    assert!(deletes > 0, "the log has room of its own from the beginning, and deletes may use it");
     writer.check("while the log is full too").await;
     operator_reads(&server, "the log cannot be written");
     operator_reads(&server, "the disk is full and the");
@@ -152,7 +179,9 @@ async fn others_fill_the_disk_and_make_room_again() {
     let ballast = disk.fill().unwrap();
     writer.refused = 0;
     writer.until_refused().await;
+    until_the_log_is_full(&writer.client).await;
     server.kill();
+    start_on_a_full_disk(&mut server);
     drop(ballast);
     server.launch().unwrap();
     writer.client = server.root().await.unwrap();
@@ -173,18 +202,17 @@ async fn the_server_fills_its_own_disk() {
     writer.check("on a disk that it filled").await;
     operator_reads(&server, "the disk is full and the");
 
-    // Deletes are not what needs room, as long as the log has some.
+    // Deletes go on as long as the log has room. Here it may have none left: it grew with the store.
     let gone: Vec<String> = writer.acknowledged.keys().skip(10).cloned().collect();
-    let mut deleted = 0;
+    let mut deleted = Vec::new();
     for key in gone {
+        // Whatever is answered, it is not known to be there any more.
+        writer.acknowledged.remove(&key);
         let delete = DeleteRangeRequest { key: Bytes::from(key.clone()), ..Default::default() };
-        match server.root().await.unwrap().kv().delete_range(delete).await {
-            Ok(_) => {
-                writer.acknowledged.remove(&key);
-                deleted += 1;
-            }
+        match writer.client.kv().delete_range(delete).await {
+            Ok(_) => deleted.push(key),
             Err(status) => {
-                assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+                assert!(means_full(&status), "{status:?}");
                 break;
             }
         }
@@ -192,23 +220,21 @@ async fn the_server_fills_its_own_disk() {
     let nothing = RangeRequest { key: Bytes::from_static(b"x"), ..Default::default() };
     let header = writer.client.kv().range(nothing).await.unwrap().into_inner().header;
     let revision = header.unwrap().revision;
-    let compacted = writer.client.kv().compact(CompactionRequest { revision, physical: false }).await;
-    println!("{deleted} deletes and a compaction on the full disk: {compacted:?}");
+    if let Err(status) = writer.client.kv().compact(CompactionRequest { revision, physical: false }).await {
+        assert!(means_full(&status), "{status:?}");
+    }
+    println!("{} deletes on the full disk", deleted.len());
     writer.check("after deletes").await;
     server.kill();
-    // Whether it can start without a byte of room or not: if not, it says why.
-    if let Err(error) = server.launch() {
-        let text = format!("{error:#}");
-        assert!(text.contains("no space left"), "{text}");
-        println!("a start on the full disk is refused by name");
-        server.kill();
-    } else {
-        server.kill();
-    }
+    start_on_a_full_disk(&mut server);
     disk.resize(2 * MEGABYTES).unwrap();
     server.launch().unwrap();
     writer.client = server.root().await.unwrap();
     writer.until_it_works(&server).await;
     writer.check("on a larger disk").await;
+    for key in deleted {
+        let range = RangeRequest { key: Bytes::from(key), count_only: true, ..Default::default() };
+        assert_eq!(writer.client.kv().range(range).await.unwrap().into_inner().count, 0, "a delete is lost");
+    }
     assert!(server.stop().unwrap());
 }

@@ -3,8 +3,6 @@
 //! Promised: the process ends, with a status and a line that say so, and tries no sync again; what was
 //! acknowledged before is there when the disk is well again.
 
-#![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
-
 use std::{
     fs,
     time::{Duration, Instant},

@@ -29,6 +29,9 @@ use tokio::sync::oneshot;
 /// Requests taken into one batch: enough to share a sync among a thousand clients, few enough that
 /// the first of them does not wait long.
 const BATCH: usize = 2_048;
+/// Bytes of log entries with which a batch is full. The log takes one batch in one write, which has to fit its own
+/// bound of 2 GiB, and answers nobody before it is synced.
+const BATCH_BYTES: usize = 32 << 20;
 /// Bytes written to the log but not yet to the store at which proposals wait. They are in memory.
 const UNFLUSHED_BYTES: u64 = 256 << 20;
 /// Keys that compaction visits between two batches.
@@ -206,13 +209,16 @@ impl Driver {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return Ok(false),
         };
-        let mut taken = 0;
+        let (mut taken, mut bytes) = (0, 0);
         while let Some(request) = next {
+            if let Request::Propose(proposal) = &request {
+                bytes += proposal.data.len();
+            }
             if !self.handle(request)? {
                 return Ok(false);
             }
             taken += 1;
-            if taken == BATCH {
+            if taken == BATCH || bytes >= BATCH_BYTES {
                 break;
             }
             next = self.requests.try_recv().ok();
@@ -223,7 +229,10 @@ impl Driver {
             match self.flusher.wait_for_progress() {
                 Ok(flushed) => self.heard_of_flush(flushed)?,
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let what = "the store's thread has ended".to_owned();
+                    return Err(StorageError::Fatal { path: self.seams.options.data_dir.clone(), what });
+                }
             }
         }
         Ok(true)
@@ -269,6 +278,7 @@ impl Driver {
         let Proposal { command, data, from } = proposal;
         if from.is_some() {
             self.seams.counters.pending.fetch_sub(1, Ordering::Relaxed);
+            self.seams.counters.pending_bytes.fetch_sub(data.len() as u64, Ordering::Relaxed);
             if self.seams.room.log_is_full() || (self.seams.room.store_is_full() && self.lags()) {
                 return self.refuse(&command, from, Refusal::NoSpace);
             }
@@ -358,6 +368,10 @@ impl Driver {
             let (command, from) = self.command_of(&entry)?;
             let Some(command) = command else { continue };
             let kind = kind_of(&command.operation);
+            let expiring = match &command.operation {
+                Operation::LeaseExpire(leases) => Some((command.keyspace, leases.clone())),
+                _ => None,
+            };
             let applied = self
                 .state
                 .apply(
@@ -375,6 +389,10 @@ impl Driver {
             let now = self.seams.clock.now();
             let took = now.saturating_duration_since(std::mem::replace(&mut before, now));
             self.seams.counters.apply.record(kind, applied.outcome.is_ok(), took);
+            if let (Some((keyspace, leases)), Err(_)) = (expiring, &applied.outcome) {
+                // An alarm forbids it. They are proposed again until it no longer does.
+                self.seams.leases.release(keyspace, &leases);
+            }
             self.follow_leases();
             self.pruning |= !self.effects.compactions.is_empty();
             self.effects.compactions.clear();

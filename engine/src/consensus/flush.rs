@@ -6,6 +6,7 @@
 use super::Request;
 use super::full_disk::{RETRY, Reminder, Room};
 use crate::counters::Counters;
+use crate::fatal::Fatal;
 use crate::mvcc;
 use crate::rows::stored_key;
 use crate::storage::{self, Applied, StorageError, Store};
@@ -70,11 +71,17 @@ impl Flusher {
         counters: Arc<Counters>,
         stats: Arc<FlushStats>,
         room: Arc<Room>,
+        fatal: &Fatal,
     ) -> std::io::Result<Self> {
         let (batches, inbox) = crossbeam_channel::unbounded();
         let (done, progress) = crossbeam_channel::unbounded();
         let worker = Worker { store, inbox, requests, done, counters, stats: stats.clone(), room };
-        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run())?;
+        let guard = fatal.guard("store");
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
+            let result = worker.run();
+            guard.ended();
+            result
+        })?;
         Ok(Self { batches: Some(batches), progress, stats, thread: Some(thread) })
     }
 

@@ -1,7 +1,8 @@
 //! etcd's semantics in the most naive way: a whole copy of all keys for each revision.
-#![allow(clippy::unwrap_used, clippy::new_without_default, unreachable_pub, reason = "tests")]
+//!
+//! The one model of random tests: those beside it, and the fuzz target `evaluate`, which names this file.
+#![allow(dead_code, clippy::unwrap_used, unreachable_pub, reason = "tests, of which each uses a part")]
 
-use crate::mvcc_store::*;
 use keygate_core::*;
 use keygate_engine::mvcc::StoredEvent;
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ pub struct Model {
     /// Revision 1 on.
     pub history: Vec<Keys>,
     pub compacted: i64,
+    min_ttl: i64,
     pub leases: BTreeMap<i64, i64>,
     /// (deleted, kv, prev), of every revision.
     pub events: Vec<(bool, KeyValue<Sealed>, Option<KeyValue<Sealed>>)>,
@@ -27,8 +29,14 @@ struct Draft {
 }
 
 impl Model {
-    pub fn new() -> Self {
-        Self { history: vec![Keys::new()], compacted: -1, leases: BTreeMap::new(), events: Vec::new() }
+    pub fn new(min_ttl: i64) -> Self {
+        Self {
+            history: vec![Keys::new()],
+            compacted: -1,
+            min_ttl,
+            leases: BTreeMap::new(),
+            events: Vec::new(),
+        }
     }
 
     pub fn revision(&self) -> i64 {
@@ -78,11 +86,12 @@ impl Model {
                 self.compacted = compact.revision;
                 Ok(Answer::Done)
             }
+            Operation::LeaseGrant(grant) if grant.id == LeaseId::NONE => Err(Refusal::LeaseNotFound),
             Operation::LeaseGrant(grant) if self.leases.contains_key(&grant.id.0) => {
                 Err(Refusal::LeaseExists)
             }
             Operation::LeaseGrant(grant) => {
-                let ttl = grant.ttl.max(MIN_TTL);
+                let ttl = grant.ttl.max(self.min_ttl);
                 self.leases.insert(grant.id.0, ttl);
                 Ok(Answer::LeaseGranted { id: grant.id, ttl })
             }

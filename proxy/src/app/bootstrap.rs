@@ -24,23 +24,9 @@ pub(super) async fn ensure_root(
     if auth.enabled {
         return Ok(None);
     }
-    let own = certificates.and_then(|files| files.managed.as_ref());
-    let made;
-    let pki = match own {
-        Some(pki) => pki,
-        // The operator brought certificates; the password of the first root is still ours to make.
-        None => {
-            made = pki::ensure(&config.data_dir.join("pki"), &[])?;
-            &made
-        }
-    };
+    let directory = pki::directory(config);
     if !auth.users.contains_key(ROOT) {
-        let Some(password) = &pki.root_password else {
-            anyhow::bail!(
-                "there is no user `root` and no first password for one: write one to `{}` (mode 0600)",
-                pki.root_password_file.display()
-            );
-        };
+        let password = pki::first_password(&directory)?.password;
         let hash = identifier.passwords().hash(Secret::new(password.to_string())).await?;
         let root = UserAdd { name: ROOT.to_owned(), credential: Credential::Hashed(hash) };
         propose(&port, Operation::UserAdd(root)).await?;
@@ -56,12 +42,10 @@ pub(super) async fn ensure_root(
     propose(&port, Operation::AuthEnable).await?;
     tracing::info!("auth is on; user `root` has role `root`");
     let endpoint = config.advertise_client.first().map(ToString::to_string).unwrap_or_default();
-    Ok(Some(match own {
+    Ok(Some(match certificates.and_then(|files| files.managed.as_ref()) {
         Some(pki) => pki.first_steps(&endpoint),
-        None => format!(
-            "etcdctl --endpoints={endpoint} --user \"root:$(cat {})\" endpoint status -w table",
-            pki.root_password_file.display()
-        ),
+        // The operator brought certificates, and knows how clients check them.
+        None => pki::first_steps_by_password(&directory, &endpoint),
     }))
 }
 

@@ -19,7 +19,7 @@ use clap_complete::Shell;
 
 use crate::config::{Config, Mode, help_text_of, table};
 
-pub use version::ETCD_VERSION;
+pub use version::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 
 /// The configuration cannot be used, or the command line is wrong.
 const UNUSABLE: u8 = 2;

@@ -4,6 +4,8 @@ use super::Output;
 
 /// The release of etcd that is reported to clients and whose behaviour is kept.
 pub const ETCD_VERSION: &str = "3.7.1";
+/// What a cluster of that version agrees on.
+pub const ETCD_CLUSTER_VERSION: &str = "3.7.0";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Set by release builds.

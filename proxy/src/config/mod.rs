@@ -2,11 +2,13 @@
 //!
 //! [`table`] declares every setting once; command line, environment, file, help and the documentation page are all read
 //! off it. [`raw`] gathers texts and remembers where each was written, [`draft`] holds the values one by one, and
-//! [`resolve`] turns them into a `Config` or into the list of everything that is wrong with them. Code outside this
+//! [`resolve`] turns them into a `Config` or into the list of everything that is wrong with them; [`files`] looks at what
+//! is on the disk. Code outside this
 //! module sees only values that fit together.
 
 mod draft;
 mod file;
+mod files;
 mod problem;
 mod raw;
 mod resolve;
@@ -19,9 +21,9 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 pub use self::{
     draft::{Log, LogFormat, LogLevel, LogOutput, LogRotation, MetricsDetail, TlsVersion},
+    files::check_files,
     problem::{BadValue, Problem, Problems},
     raw::{CommandLine, Environment},
-    resolve::check_files,
     show::help,
     url::{ListenUrl, Scheme, Url},
 };

@@ -14,7 +14,8 @@ use http::header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::Full;
 
-use crate::metrics::{Check, ETCD_CLUSTER_VERSION, ETCD_VERSION, Metrics, PAGE_TYPE, Probe};
+use crate::cli::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+use crate::metrics::{Check, Metrics, PAGE_TYPE, Probe};
 use query::Query;
 
 pub use probe::{Answered, Condition, EngineCondition};

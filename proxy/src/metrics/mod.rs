@@ -22,14 +22,10 @@ pub use connections::{ConnectionMetrics, Traffic};
 pub use health::{Check, HealthMetrics, Probe};
 pub(crate) use latency::{Latency, LatencyTotals};
 
+use crate::cli::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::rpc::meter::RpcCounters;
 pub use exposition::CONTENT_TYPE as PAGE_TYPE;
 use exposition::{Exposition, Kind};
-
-/// The etcd whose API this server has. Clients and tools compare it.
-pub const ETCD_VERSION: &str = "3.7.1";
-/// What a cluster of that version agrees on.
-pub const ETCD_CLUSTER_VERSION: &str = "3.7.0";
 
 /// All counters of the process.
 #[derive(Default)]

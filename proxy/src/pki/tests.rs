@@ -59,7 +59,8 @@ fn a_first_start_makes_what_a_handshake_needs_and_a_second_finds_it_again() {
         ["10.1.2.3".to_owned(), "node-1.example".to_owned(), "0.0.0.0".to_owned(), "bad host!".to_owned()];
     let first = ensure(&pki_directory, &hosts).unwrap();
     assert!(first.created);
-    assert_eq!(first.root_password.as_ref().unwrap().len(), 26);
+    let password = first_password(&pki_directory).unwrap();
+    assert_eq!((password.password.len(), &password.file), (26, &first.root_password_file));
     for host in ["localhost", "127.0.0.1", "::1", "10.1.2.3", "node-1.example"] {
         handshake(&first, host).unwrap_or_else(|error| panic!("{host}: {error}"));
     }
@@ -77,7 +78,7 @@ fn a_first_start_makes_what_a_handshake_needs_and_a_second_finds_it_again() {
     let before: Vec<Vec<u8>> = entries.iter().map(|path| fs::read(path).unwrap()).collect();
     let second = ensure(&pki_directory, &hosts).unwrap();
     assert!(!second.created);
-    assert_eq!(first.root_password, second.root_password);
+    assert_eq!(first_password(&pki_directory).unwrap().password, password.password);
     assert_eq!(before, entries.iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>());
 }
 
@@ -98,13 +99,16 @@ fn a_new_host_or_a_pair_that_does_not_fit_is_issued_again_under_the_same_ca() {
 }
 
 #[test]
-fn a_password_that_was_taken_away_is_not_made_again() {
+fn certificates_and_the_password_are_made_apart() {
     let directory = tempfile::tempdir().unwrap();
-    let dir = directory.path().join("pki");
-    let first = ensure(&dir, &[]).unwrap();
-    fs::remove_file(&first.root_password_file).unwrap();
-    let second = ensure(&dir, &[]).unwrap();
-    assert!(second.root_password.is_none() && !second.root_password_file.exists());
+    let pki = ensure(&directory.path().join("certificates"), &[]).unwrap();
+    assert!(!pki.root_password_file.exists());
+    let alone = directory.path().join("password");
+    let password = first_password(&alone).unwrap();
+    assert_eq!(fs::read_dir(&alone).unwrap().count(), 1);
+    assert_eq!((mode(&alone), mode(&password.file)), (0o700, 0o600));
+    fs::write(&password.file, "\n").unwrap();
+    assert!(matches!(first_password(&alone), Err(PkiError::Damaged { .. })));
 }
 
 #[test]
@@ -112,6 +116,7 @@ fn files_that_others_can_read_or_that_are_damaged_stop_the_start_with_one_line()
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().join("pki");
     let pki = ensure(&dir, &[]).unwrap();
+    first_password(&dir).unwrap();
     for path in [&pki.server_key, &pki.client_key, &pki.root_password_file, &dir.join("ca-key.pem")] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
         let error = ensure(&dir, &[]).unwrap_err().to_string();
@@ -157,6 +162,6 @@ fn the_line_to_paste_is_quoted_for_the_shell_and_shows_no_password() {
     let text = pki.first_steps("https://127.0.0.1:2379");
     assert!(text.starts_with("etcdctl --endpoints=https://127.0.0.1:2379 --cacert='/"), "{text}");
     assert!(text.contains("endpoint status -w table"));
-    let password = pki.root_password.as_ref().unwrap();
+    let password = first_password(pki.root_password_file.parent().unwrap()).unwrap().password;
     assert!(!text.contains(password.as_str()) && !format!("{pki:?}").contains(password.as_str()));
 }

@@ -5,10 +5,7 @@ use keygate_engine::Identity;
 use keygate_proto::{etcdserverpb as pb, health};
 
 use super::{ANOTHER_ANSWER, Encoded, header, header_of};
-use crate::cli::ETCD_VERSION;
-
-/// The version of etcd's storage schema that our answers are in line with.
-const STORAGE_VERSION: &str = "3.7.0";
+use crate::cli::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 
 pub(in crate::rpc) fn member_list(
     identity: Identity,
@@ -75,7 +72,8 @@ pub(in crate::rpc) fn status(identity: Identity, reply: Reply<Plaintext>) -> Enc
         errors,
         db_size_in_use,
         is_learner: false,
-        storage_version: STORAGE_VERSION.to_owned(),
+        // The schema of etcd's storage has the same number.
+        storage_version: ETCD_CLUSTER_VERSION.to_owned(),
         db_size_quota,
         downgrade_info: Some(pb::DowngradeInfo::default()),
     })

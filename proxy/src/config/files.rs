@@ -1,0 +1,66 @@
+//! The files that a configuration names.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{AuthToken, Ca, ClientCertificates, ClientTls, ClusterState, Config, Mode, problem::Problems};
+
+/// Looks at the files that a configuration names: whether each can be read, and whether others can read a key. Apart
+/// from [`super::load`], because a configuration may be checked on another machine than the one it is for.
+pub fn check_files(config: &Config) -> Problems {
+    let mut problems = Problems::default();
+    let path_of = |key: &str| {
+        let setting = config.effective.iter().find(|setting| setting.key == key);
+        setting.map_or_else(|| key.to_owned(), |setting| setting.source.clone())
+    };
+    let mut public = Vec::new();
+    let mut private = Vec::new();
+    match &config.tls {
+        ClientTls::Off | ClientTls::SelfSigned { .. } => {}
+        ClientTls::Managed { client_certificates } => public.extend(ca_file(client_certificates)),
+        ClientTls::Files { cert, key, client_certificates } => {
+            public.push(("client-transport-security.cert-file", cert));
+            private.push(("client-transport-security.key-file", key));
+            public.extend(ca_file(client_certificates));
+        }
+    }
+    if let AuthToken::Jwt(jwt) = &config.auth_token {
+        public.extend(jwt.public_key.iter().map(|path| ("auth-token", path)));
+        private.extend(jwt.private_key.iter().map(|path| ("auth-token", path)));
+    }
+    for (key, path) in public.iter().chain(&private) {
+        if let Err(error) = fs::File::open(path) {
+            problems.add(path_of(key), format!("cannot read `{}`: {error}", path.display()));
+        }
+    }
+    if config.mode == Mode::Keygate {
+        for (key, path) in private {
+            if let Err(error) = crate::pki::private_file(path) {
+                problems.add(path_of(key), error.to_string());
+            }
+        }
+    }
+    if config.cluster_state == ClusterState::Existing && is_fresh(&config.data_dir) {
+        problems.add(
+            path_of("initial-cluster-state"),
+            "an existing cluster cannot be joined yet, and the data directory is empty: say `new` to start one",
+        );
+    }
+    problems
+}
+
+fn ca_file(certificates: &ClientCertificates) -> Option<(&'static str, &PathBuf)> {
+    match certificates {
+        ClientCertificates::Optional { ca: Ca::File(path) }
+        | ClientCertificates::Required { ca: Ca::File(path) } => {
+            Some(("client-transport-security.trusted-ca-file", path))
+        }
+        _ => None,
+    }
+}
+
+fn is_fresh(directory: &Path) -> bool {
+    fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
+}
