@@ -5,11 +5,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "authpb.proto",
     "etcdserverpb.proto",
     "health.proto",
     "mvccpb.proto",
+    "tenants.proto",
     "v3electionpb.proto",
     "v3lockpb.proto",
 ];
@@ -17,7 +18,7 @@ const FILES: [&str; 6] = [
 /// Messages that carry a value, password, digest or token. `src/redact.rs` formats them.
 ///
 /// A path covers what is nested in it, so Compare's oneof and enums are formatted there too.
-const SECRET_BEARING: [&str; 11] = [
+const SECRET_BEARING: [&str; 12] = [
     ".authpb.User",
     ".etcdserverpb.AuthUserAddRequest",
     ".etcdserverpb.AuthUserChangePasswordRequest",
@@ -26,6 +27,7 @@ const SECRET_BEARING: [&str; 11] = [
     ".etcdserverpb.Compare",
     ".etcdserverpb.PutRequest",
     ".etcdserverpb.SnapshotResponse",
+    ".keygate.admin.v1.TenantCreateRequest",
     ".mvccpb.KeyValue",
     ".v3electionpb.CampaignRequest",
     ".v3electionpb.ProclaimRequest",

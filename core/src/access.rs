@@ -14,12 +14,31 @@ pub enum KeyAction {
 pub enum AdminVerb {
     Compact,
     Defragment,
+    /// Of one keyspace.
     Hash,
+    /// Of the whole store.
+    StoreHash,
     AlarmChange,
     /// Users, roles and their grants, and switching auth on or off.
     AuthChange,
     UserList,
     RoleList,
+    TenantChange,
+    TenantList,
+}
+
+impl AdminVerb {
+    /// Rights over what all tenants share. Nobody has them within a tenant, its root included.
+    pub fn is_of_the_platform(self) -> bool {
+        match self {
+            Self::Defragment
+            | Self::StoreHash
+            | Self::AlarmChange
+            | Self::TenantChange
+            | Self::TenantList => true,
+            Self::Compact | Self::Hash | Self::AuthChange | Self::UserList | Self::RoleList => false,
+        }
+    }
 }
 
 /// One thing that a request wants to do. A request is allowed when all of its accesses are.

@@ -2,6 +2,7 @@
 
 use crate::auth::{Permission, Secret};
 use crate::operation::{AlarmKind, LeaseId};
+use crate::tenant::TenantInfo;
 use bytes::Bytes;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,6 +107,7 @@ pub enum Answer<V> {
     UserRoles(Vec<String>),
     Names(Vec<String>),
     Permissions(Vec<Permission>),
+    Tenants(Vec<TenantInfo>),
     Serving,
 }
 
@@ -182,6 +184,7 @@ impl<V> Answer<V> {
             Self::UserRoles(v) => Answer::UserRoles(v),
             Self::Names(v) => Answer::Names(v),
             Self::Permissions(v) => Answer::Permissions(v),
+            Self::Tenants(tenants) => Answer::Tenants(tenants),
             Self::Serving => Answer::Serving,
         })
     }

@@ -64,6 +64,11 @@ impl<V: ValueSize> Operation<V> {
             | Self::RoleDelete { .. }
             | Self::RoleGrantPermission(_)
             | Self::RoleRevokePermission(_)
+            | Self::TenantCreate(_)
+            | Self::TenantChange { .. }
+            | Self::TenantDelete { .. }
+            | Self::TenantGet { .. }
+            | Self::TenantList
             | Self::Health => Ok(()),
         }
     }

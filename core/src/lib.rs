@@ -15,6 +15,7 @@ mod auth;
 mod caller;
 mod check;
 mod operation;
+mod tenant;
 mod walk;
 
 mod permit;
@@ -42,5 +43,9 @@ pub use permit::{InternalReason, LeaseFence, Permit, PermitParts, Subject, decid
 pub use policy::{Compile, Decision, Fence, LeaseKeys, Policy};
 pub use range::KeyRange;
 pub use refusal::Refusal;
+pub use tenant::{
+    DEFAULT_TENANT, MAX_TENANT_HOSTS, Tenant, TenantChange, TenantCreate, TenantInfo, TenantName,
+    TenantState, host_name,
+};
 pub use value::{Plaintext, Sealed, SealedForm};
 pub use walk::{Cost, Summary, ValueSize};

@@ -6,6 +6,7 @@
 
 use crate::auth::{Credential, Permission};
 use crate::range::KeyRange;
+use crate::tenant::{TenantChange, TenantCreate, TenantName};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,19 @@ pub enum Operation<V> {
     },
     RoleGrantPermission(RoleGrant),
     RoleRevokePermission(RoleRevoke),
+
+    TenantCreate(TenantCreate),
+    TenantChange {
+        name: TenantName,
+        change: TenantChange,
+    },
+    TenantDelete {
+        name: TenantName,
+    },
+    TenantGet {
+        name: TenantName,
+    },
+    TenantList,
 
     /// `grpc.health.v1.Health`.
     Health,
@@ -316,7 +330,10 @@ impl<V> Operation<V> {
             | Self::RoleAdd { .. }
             | Self::RoleDelete { .. }
             | Self::RoleGrantPermission(_)
-            | Self::RoleRevokePermission(_) => true,
+            | Self::RoleRevokePermission(_)
+            | Self::TenantCreate(_)
+            | Self::TenantChange { .. }
+            | Self::TenantDelete { .. } => true,
             Self::Txn(txn) => !txn.is_read_only(),
             Self::Alarm(alarm) => alarm.action != AlarmAction::Get,
             Self::Range(_)
@@ -336,6 +353,8 @@ impl<V> Operation<V> {
             | Self::UserList
             | Self::RoleGet { .. }
             | Self::RoleList
+            | Self::TenantGet { .. }
+            | Self::TenantList
             | Self::Health => false,
         }
     }

@@ -175,14 +175,22 @@ fn decide_all<V>(
     operation: &Operation<V>,
     fences: &mut SmallVec<[LeaseFence; 1]>,
 ) -> Result<(), Refusal> {
-    if !asked.policy.is_enabled() {
+    let is_tenant = asked.caller.keyspace() != KeyspaceId::DEFAULT;
+    let is_enabled = asked.policy.is_enabled();
+    if !is_tenant && !is_enabled {
         return Ok(());
     }
     let mut outcome = Ok(());
     operation.accesses(&mut |access| {
-        if outcome.is_ok() {
-            outcome = decide(asked, &access, fences);
+        if outcome.is_err() {
+            return;
         }
+        outcome = match &access {
+            // Whether auth is on or off there: no policy of a tenant can answer for the platform.
+            Access::Admin(verb) if is_tenant && verb.is_of_the_platform() => Err(Refusal::PermissionDenied),
+            _ if !is_enabled => Ok(()),
+            access => decide(asked, access, fences),
+        };
     });
     outcome
 }

@@ -1,6 +1,7 @@
 //! Why a request was not done. One list for the whole product; `proxy`'s status stage alone turns
 //! it into gRPC codes and etcd's texts.
 
+use crate::tenant::TenantName;
 use thiserror::Error;
 
 /// The message is for operators and logs; what a client reads is decided elsewhere.
@@ -111,6 +112,24 @@ pub enum Refusal {
     /// Tokens can be verified but not made here.
     #[error("token signing attempted with verify-only key")]
     VerifyOnlyKey,
+
+    // Tenants.
+    #[error("tenant `{0}` exists already")]
+    TenantExists(TenantName),
+    #[error("there is no tenant `{0}`")]
+    TenantNotFound(TenantName),
+    #[error(
+        "`{name}` is not a tenant's name: it takes 1 to 63 of a-z, 0-9 and `-`, neither beginning nor ending with `-`, and is not `default`"
+    )]
+    TenantName { name: String },
+    #[error("`{host}` is not a host name")]
+    HostName { host: String },
+    #[error("more than `{limit}` host names")]
+    TooManyHosts { limit: usize },
+    #[error("host `{host}` leads to tenant `{tenant}` already")]
+    HostTaken { host: String, tenant: TenantName },
+    #[error("the tenant is suspended")]
+    TenantSuspended,
 
     // The server's own state.
     #[error("no leader")]

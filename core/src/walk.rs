@@ -76,7 +76,8 @@ impl<V> Operation<V> {
                 }
             },
             Self::Defragment => visit(Access::Admin(AdminVerb::Defragment)),
-            Self::Hash | Self::HashKv { .. } => visit(Access::Admin(AdminVerb::Hash)),
+            Self::Hash => visit(Access::Admin(AdminVerb::StoreHash)),
+            Self::HashKv { .. } => visit(Access::Admin(AdminVerb::Hash)),
             Self::AuthStatus | Self::Authenticate { .. } | Self::Health => visit(Access::Open),
             Self::AuthEnable
             | Self::AuthDisable
@@ -93,6 +94,10 @@ impl<V> Operation<V> {
             Self::RoleGet { name } => visit(Access::RoleRecord(name.clone())),
             Self::UserList => visit(Access::Admin(AdminVerb::UserList)),
             Self::RoleList => visit(Access::Admin(AdminVerb::RoleList)),
+            Self::TenantCreate(_) | Self::TenantChange { .. } | Self::TenantDelete { .. } => {
+                visit(Access::Admin(AdminVerb::TenantChange));
+            }
+            Self::TenantGet { .. } | Self::TenantList => visit(Access::Admin(AdminVerb::TenantList)),
         }
     }
 
@@ -142,6 +147,11 @@ impl<V> Operation<V> {
             Self::RoleDelete { name } => Operation::RoleDelete { name },
             Self::RoleGrantPermission(v) => Operation::RoleGrantPermission(v),
             Self::RoleRevokePermission(v) => Operation::RoleRevokePermission(v),
+            Self::TenantCreate(v) => Operation::TenantCreate(v),
+            Self::TenantChange { name, change } => Operation::TenantChange { name, change },
+            Self::TenantDelete { name } => Operation::TenantDelete { name },
+            Self::TenantGet { name } => Operation::TenantGet { name },
+            Self::TenantList => Operation::TenantList,
             Self::Health => Operation::Health,
         })
     }
@@ -186,6 +196,11 @@ impl<V> Operation<V> {
             Self::RoleDelete { .. } => "etcdserverpb.Auth/RoleDelete",
             Self::RoleGrantPermission(_) => "etcdserverpb.Auth/RoleGrantPermission",
             Self::RoleRevokePermission(_) => "etcdserverpb.Auth/RoleRevokePermission",
+            Self::TenantCreate(_) => "keygate.admin.v1.Tenants/Create",
+            Self::TenantChange { .. } => "keygate.admin.v1.Tenants/Change",
+            Self::TenantDelete { .. } => "keygate.admin.v1.Tenants/Delete",
+            Self::TenantGet { .. } => "keygate.admin.v1.Tenants/Get",
+            Self::TenantList => "keygate.admin.v1.Tenants/List",
             Self::Health => "grpc.health.v1.Health/Check",
         }
     }
@@ -231,6 +246,11 @@ impl<V: ValueSize> Operation<V> {
             | Self::RoleDelete { .. }
             | Self::RoleGrantPermission(_)
             | Self::RoleRevokePermission(_)
+            | Self::TenantCreate(_)
+            | Self::TenantChange { .. }
+            | Self::TenantDelete { .. }
+            | Self::TenantGet { .. }
+            | Self::TenantList
             | Self::Health => Cost { operations: 1, ..Cost::default() },
         }
     }

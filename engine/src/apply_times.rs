@@ -131,6 +131,12 @@ pub(crate) fn kind_of<V>(operation: &Operation<V>) -> Option<usize> {
         | Operation::UserList
         | Operation::RoleGet { .. }
         | Operation::RoleList
+        // etcd has no word for them.
+        | Operation::TenantCreate(_)
+        | Operation::TenantChange { .. }
+        | Operation::TenantDelete { .. }
+        | Operation::TenantGet { .. }
+        | Operation::TenantList
         | Operation::Health => return None,
     })
 }

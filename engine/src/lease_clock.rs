@@ -85,6 +85,13 @@ impl LeaseClock {
         self.shard(lease).lock().remove(&(keyspace, lease));
     }
 
+    /// The keyspace is gone.
+    pub(crate) fn forget_all(&self, keyspace: KeyspaceId) {
+        for shard in &self.shards {
+            shard.lock().retain(|(of, _), _| *of != keyspace);
+        }
+    }
+
     /// Gives the lease its full time again. None: it is unknown or already ending.
     pub(crate) fn keep_alive(&self, keyspace: KeyspaceId, lease: LeaseId) -> Option<Kept> {
         let now = self.clock.now();

@@ -68,6 +68,13 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
             reply(Answer::Permissions(permissions))
         }
         Operation::RoleList => reply(Answer::Names(keyspace.auth().roles.keys().cloned().collect())),
+        Operation::TenantGet { name } => {
+            let tenant = view.tenant(name.as_str()).ok_or(Refusal::TenantNotFound(name))?;
+            reply(Answer::Tenants(view.tenant_info(tenant).into_iter().collect()))
+        }
+        Operation::TenantList => {
+            reply(Answer::Tenants(view.tenants().filter_map(|tenant| view.tenant_info(tenant)).collect()))
+        }
         Operation::Health => reply(Answer::Serving),
         Operation::RangeStream(_)
         | Operation::Put(_)
@@ -90,7 +97,10 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
         | Operation::RoleAdd { .. }
         | Operation::RoleDelete { .. }
         | Operation::RoleGrantPermission(_)
-        | Operation::RoleRevokePermission(_) => {
+        | Operation::RoleRevokePermission(_)
+        | Operation::TenantCreate(_)
+        | Operation::TenantChange { .. }
+        | Operation::TenantDelete { .. } => {
             Err(Refusal::Internal { cause: "an operation that is not a read was sent to be read" })
         }
     }
@@ -183,11 +193,17 @@ fn member(engine: &Engine) -> MemberInfo {
 }
 
 fn status(engine: &Engine, view: &View, keyspace: &Keyspace) -> StatusAnswer {
-    let size = engine.size();
+    // A tenant sees the size of its own data: that of the store would tell of the others.
+    let (total, in_use) = if keyspace.id() == KeyspaceId::DEFAULT {
+        let size = engine.size();
+        (size.total, size.in_use)
+    } else {
+        (keyspace.current_bytes(), keyspace.current_bytes())
+    };
     StatusAnswer {
         // etcdctl divides by it, and no etcd is ever quite empty.
-        db_size: size.total.max(1) as i64,
-        db_size_in_use: size.in_use.max(1) as i64,
+        db_size: total.max(1) as i64,
+        db_size_in_use: in_use.max(1) as i64,
         db_size_quota: engine.options().quota_bytes.unwrap_or(0) as i64,
         leader: view.leader(),
         raft_index: engine.committed_index(),

@@ -5,7 +5,7 @@
 
 use crate::mvcc::{Keyspace, State};
 use arc_swap::ArcSwap;
-use keygate_core::KeyspaceId;
+use keygate_core::{KeyspaceId, Tenant, TenantInfo};
 use std::sync::Arc;
 
 #[derive(Clone)]
@@ -36,6 +36,29 @@ impl View {
 
     pub(crate) fn keyspaces(&self) -> impl Iterator<Item = &Keyspace> {
         self.0.state.keyspaces()
+    }
+
+    pub fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
+        self.0.state.tenant(name)
+    }
+
+    /// None for the default keyspace too.
+    pub fn tenant_of(&self, keyspace: KeyspaceId) -> Option<&Arc<Tenant>> {
+        self.0.state.tenant_of(keyspace)
+    }
+
+    /// Contract: `host` in lowercase.
+    pub fn tenant_for_host(&self, host: &str) -> Option<&Arc<Tenant>> {
+        self.0.state.tenant_for_host(host)
+    }
+
+    /// Ascending by name.
+    pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.0.state.tenants()
+    }
+
+    pub(crate) fn tenant_info(&self, tenant: &Tenant) -> Option<TenantInfo> {
+        self.0.state.tenant_info(tenant)
     }
 
     pub fn term(&self) -> u64 {

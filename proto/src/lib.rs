@@ -10,6 +10,7 @@
 //! | [`authpb`] | `authpb` | |
 //! | [`v3lockpb`] | `v3lockpb` | Lock |
 //! | [`v3electionpb`] | `v3electionpb` | Election |
+//! | [`admin`] | `keygate.admin.v1` | Tenants |
 //! | [`health`] | `grpc.health.v1` | Health |
 //!
 //! For a service `KV`, tonic makes the trait `etcdserverpb::kv_server::Kv`, the server
@@ -63,6 +64,12 @@ pub mod v3lockpb {
 #[allow(clippy::all, rustdoc::broken_intra_doc_links, reason = "generated")]
 pub mod v3electionpb {
     tonic::include_proto!("v3electionpb");
+}
+
+/// Package `keygate.admin.v1`: tenants. Our own, not etcd's.
+#[allow(clippy::all, rustdoc::broken_intra_doc_links, reason = "generated")]
+pub mod admin {
+    tonic::include_proto!("keygate.admin.v1");
 }
 
 /// Package `grpc.health.v1`: the health service.

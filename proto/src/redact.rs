@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::{
+    admin::TenantCreateRequest,
     authpb::User,
     etcdserverpb::{
         AuthUserAddRequest, AuthUserChangePasswordRequest, AuthenticateRequest, AuthenticateResponse,
@@ -48,6 +49,7 @@ redact! {
     AuthenticateRequest { name } secret { password }
     AuthenticateResponse { header } secret { token }
     AuthUserAddRequest { name, options } secret { password, hashed_password }
+    TenantCreateRequest { name, hosts } secret { password }
     AuthUserChangePasswordRequest { name } secret { password, hashed_password }
     User { name, roles, options } secret { password }
     CampaignRequest { name, lease } secret { value }

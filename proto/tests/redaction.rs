@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use keygate_proto::{authpb, descriptors, etcdserverpb, health, mvccpb, v3electionpb, v3lockpb};
+use keygate_proto::{admin, authpb, descriptors, etcdserverpb, health, mvccpb, v3electionpb, v3lockpb};
 use prost::{
     Message,
     encoding::{WireType, encode_key, encode_varint},
@@ -22,6 +22,7 @@ const SHOWN: &[&str] = &[
     "clientURLs",
     "error",
     "errors",
+    "hosts",
     "key",
     "keys",
     "name",
@@ -70,6 +71,10 @@ fn formats() -> BTreeMap<String, Format> {
         "v3electionpb" v3electionpb {
             CampaignRequest CampaignResponse LeaderKey LeaderRequest LeaderResponse
             ProclaimRequest ProclaimResponse ResignRequest ResignResponse
+        }
+        "keygate.admin.v1" admin {
+            Tenant TenantHosts TenantCreateRequest TenantGetRequest TenantListRequest TenantChangeRequest
+            TenantDeleteRequest TenantResponse TenantListResponse TenantDeleteResponse
         }
         "grpc.health.v1" health { HealthCheckRequest HealthCheckResponse }
         "etcdserverpb" etcdserverpb {

@@ -103,6 +103,7 @@ fn every_service_has_its_rpcs() {
         ("etcdserverpb.Maintenance", 8),
         ("etcdserverpb.Watch", 1),
         ("grpc.health.v1.Health", 2),
+        ("keygate.admin.v1.Tenants", 5),
         ("v3electionpb.Election", 5),
         ("v3lockpb.Lock", 2),
     ]);
@@ -151,7 +152,7 @@ fn method_types_are_messages_of_the_set() {
 
 #[test]
 fn generated_servers_bear_the_names_of_the_set() {
-    use keygate_proto::{etcdserverpb as e, health, v3electionpb, v3lockpb};
+    use keygate_proto::{admin, etcdserverpb as e, health, v3electionpb, v3lockpb};
     use tonic::server::NamedService;
 
     /// Only a name is asked of it.
@@ -166,6 +167,7 @@ fn generated_servers_bear_the_names_of_the_set() {
         v3lockpb::lock_server::LockServer::<Unserved>::NAME,
         v3electionpb::election_server::ElectionServer::<Unserved>::NAME,
         health::health_server::HealthServer::<Unserved>::NAME,
+        admin::tenants_server::TenantsServer::<Unserved>::NAME,
     ];
     generated.sort_unstable();
     let mut described: Vec<&str> = methods().iter().map(|m| m.service.as_str()).collect();

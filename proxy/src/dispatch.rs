@@ -3,6 +3,7 @@
 use keygate_core::{Answer, Operation, Permit, Refusal, Reply, Sealed};
 use keygate_engine::{RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
 
+use crate::identify::Home;
 use crate::stack::Context;
 
 /// A request with one answer.
@@ -58,6 +59,11 @@ async fn authenticate(
         return Err(Refusal::Internal { cause: "a login was expected" });
     };
     let keyspace = view.keyspace(parts.keyspace).ok_or(Refusal::PermissionDenied)?;
-    let token = context.identifier.authenticate(keyspace.auth(), &name, password).await?;
+    let home = Home {
+        keyspace: parts.keyspace,
+        tenant: view.tenant_of(parts.keyspace).map(AsRef::as_ref),
+        auth: keyspace.auth(),
+    };
+    let token = context.identifier.authenticate(home, &name, password).await?;
     Ok(Reply { revision: keyspace.revision(), term: view.term(), answer: Answer::Token(token) })
 }

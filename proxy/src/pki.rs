@@ -248,7 +248,8 @@ fn server_hosts(hosts: &[String]) -> Vec<String> {
 }
 
 /// 130 random bits in letters and digits that cannot be taken for one another.
-fn random_password() -> Result<Zeroizing<String>, PkiError> {
+/// 130 bits, in letters that nobody mistakes for each other.
+pub fn random_password() -> Result<Zeroizing<String>, PkiError> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut bytes = Zeroizing::new([0u8; 26]);
     aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| PkiError::Randomness)?;

@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use keygate_core::{
-    Caller, Credential, KeyspaceId, Limits, Operation, Permit, Plaintext, Refusal, Reply, Sealed, UserAdd,
+    Caller, Credential, KeyspaceId, Limits, Operation, Permit, Plaintext, Refusal, Reply, Sealed,
+    TenantCreate, UserAdd,
 };
 use keygate_engine::{Identity, Port, RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
 
 use crate::authorize::{self, Endpoint};
-use crate::identify::{ConnectionIdentity, Identifier};
+use crate::identify::{ConnectionIdentity, Identifier, keyspace_of_login};
 use crate::{dispatch, transform};
 
 /// What the stages need. One for each serving thread.
@@ -99,23 +100,23 @@ pub fn watch(
 /// Has the other side shown who it is, where that is asked for? Says nothing about rights.
 pub fn known(context: &Context, evidence: Evidence<'_>) -> Result<(), Refusal> {
     let view = context.port.view();
-    let auth = view.keyspace(KeyspaceId::DEFAULT).ok_or(Refusal::PermissionDenied)?.auth();
-    match context.identifier.identify(evidence.connection, evidence.metadata, auth)? {
-        Caller::Anonymous { .. } if auth.enabled => Err(Refusal::Anonymous),
-        Caller::Anonymous { .. } | Caller::User { .. } => Ok(()),
+    let caller = context.identifier.identify(evidence.connection, evidence.metadata, &view)?;
+    match caller {
+        Caller::Anonymous { keyspace } => match view.keyspace(keyspace) {
+            Some(keyspace) if !keyspace.auth().enabled => Ok(()),
+            Some(_) | None => Err(Refusal::Anonymous),
+        },
+        Caller::User { .. } => Ok(()),
     }
 }
 
 /// The keyspace that a stream works in. Says nothing about rights: each request of the stream is
-/// decided for itself.
+/// decided for itself, and refused when its caller is of another keyspace by then.
 pub fn keyspace_of(context: &Context, evidence: Evidence<'_>) -> KeyspaceId {
     let view = context.port.view();
-    let identified = view
-        .keyspace(KeyspaceId::DEFAULT)
-        .map(|keyspace| context.identifier.identify(evidence.connection, evidence.metadata, keyspace.auth()));
-    match identified {
-        Some(Ok(caller)) => caller.keyspace(),
-        Some(Err(_)) | None => KeyspaceId::DEFAULT,
+    match context.identifier.identify(evidence.connection, evidence.metadata, &view) {
+        Ok(caller) => caller.keyspace(),
+        Err(_) => KeyspaceId::DEFAULT,
     }
 }
 
@@ -135,13 +136,16 @@ fn identify(
     evidence: Evidence<'_>,
     operation: &Operation<Plaintext>,
 ) -> Result<Caller, Refusal> {
-    let keyspace = KeyspaceId::DEFAULT;
-    let auth = view.keyspace(keyspace).ok_or(Refusal::PermissionDenied)?.auth();
-    let identified = context.identifier.identify(evidence.connection, evidence.metadata, auth);
-    match (identified, operation) {
-        // A client whose token has died must still be able to log in again, and sends the dead one along.
-        (Err(_), Operation::Authenticate { .. } | Operation::Health) => Ok(Caller::Anonymous { keyspace }),
-        (identified, _) => identified,
+    let Evidence { connection, metadata } = evidence;
+    match operation {
+        // Whoever logs in says by that in which tenant. What else they show does not matter: a client
+        // whose token has died must still be able to log in, and sends the dead one along.
+        Operation::Authenticate { name, .. } => {
+            let keyspace = keyspace_of_login(view, connection.server_name(), name);
+            Ok(Caller::Anonymous { keyspace })
+        }
+        Operation::Health => Ok(Caller::Anonymous { keyspace: KeyspaceId::DEFAULT }),
+        _ => context.identifier.identify(connection, metadata, view),
     }
 }
 
@@ -153,9 +157,9 @@ async fn hash_password(
     operation: Operation<Plaintext>,
 ) -> Result<Operation<Plaintext>, Refusal> {
     let credential = match &operation {
-        Operation::UserAdd(UserAdd { credential, .. }) | Operation::UserChangePassword { credential, .. } => {
-            credential
-        }
+        Operation::UserAdd(UserAdd { credential, .. })
+        | Operation::UserChangePassword { credential, .. }
+        | Operation::TenantCreate(TenantCreate { root: credential, .. }) => credential,
         _ => return Ok(operation),
     };
     let Credential::Password(password) = credential else { return Ok(operation) };
@@ -165,25 +169,29 @@ async fn hash_password(
     authorize::obtain(context.endpoint, &view, &caller, operation.clone())?;
     let passwords = context.identifier.passwords();
     passwords.check(&password)?;
-    check_user(&view, &operation)?;
+    check_user(&view, &caller, &operation)?;
     let hashed = Credential::Hashed(passwords.hash(password).await?);
     Ok(match operation {
         Operation::UserAdd(UserAdd { name, .. }) => Operation::UserAdd(UserAdd { name, credential: hashed }),
         Operation::UserChangePassword { name, .. } => {
             Operation::UserChangePassword { name, credential: hashed }
         }
+        Operation::TenantCreate(create) => Operation::TenantCreate(TenantCreate { root: hashed, ..create }),
         other => other,
     })
 }
 
 /// Refuses what a password would be hashed for in vain. Who passes is looked at again where the
 /// change is applied.
-fn check_user(view: &View, operation: &Operation<Plaintext>) -> Result<(), Refusal> {
-    let users = &view.keyspace(KeyspaceId::DEFAULT).ok_or(Refusal::PermissionDenied)?.auth().users;
+fn check_user(view: &View, caller: &Caller, operation: &Operation<Plaintext>) -> Result<(), Refusal> {
+    let users = &authorize::keyspace(view, caller)?.auth().users;
     match operation {
         Operation::UserAdd(UserAdd { name, .. }) if name.is_empty() => Err(Refusal::UserEmpty),
         Operation::UserAdd(UserAdd { name, .. }) if users.contains_key(name) => Err(Refusal::UserExists),
         Operation::UserChangePassword { name, .. } if !users.contains_key(name) => Err(Refusal::UserNotFound),
+        Operation::TenantCreate(TenantCreate { name, .. }) if view.tenant(name.as_str()).is_some() => {
+            Err(Refusal::TenantExists(name.clone()))
+        }
         _ => Ok(()),
     }
 }

@@ -9,7 +9,20 @@ use tonic::{Code, Status};
 /// What a client reads for a refusal. The match is exhaustive on purpose.
 pub fn of(refusal: &Refusal) -> Status {
     let (code, text) = code_and_text(refusal);
-    Status::new(code, text)
+    match refusal {
+        // What is wrong with a tenant's name or host is said with the name: whoever reads it asked.
+        Refusal::TenantExists(_)
+        | Refusal::TenantNotFound(_)
+        | Refusal::TenantName { .. }
+        | Refusal::HostName { .. }
+        | Refusal::TooManyHosts { .. }
+        | Refusal::HostTaken { .. } => {
+            // A name that was refused may have any length.
+            let told: String = format!("keygate: {refusal}").chars().take(300).collect();
+            Status::new(code, told)
+        }
+        _ => Status::new(code, text),
+    }
 }
 
 fn code_and_text(refusal: &Refusal) -> (Code, &'static str) {
@@ -87,6 +100,16 @@ fn code_and_text(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::StalePermit | Refusal::TimedOut => (Code::Unavailable, "etcdserver: request timed out"),
         Refusal::PasswordTooLong => (Code::Unknown, "bcrypt: password length exceeds 72 bytes"),
         Refusal::VerifyOnlyKey => (Code::Unknown, "auth: token signing attempted with verify-only key"),
+
+        Refusal::TenantExists(_) => (Code::AlreadyExists, "keygate: tenant exists already"),
+        Refusal::TenantNotFound(_) => (Code::NotFound, "keygate: there is no such tenant"),
+        Refusal::TenantName { .. } => (Code::InvalidArgument, "keygate: not a tenant's name"),
+        Refusal::HostName { .. } => (Code::InvalidArgument, "keygate: not a host name"),
+        Refusal::TooManyHosts { .. } => (Code::InvalidArgument, "keygate: too many host names"),
+        Refusal::HostTaken { .. } => (Code::AlreadyExists, "keygate: a host leads to another tenant"),
+        Refusal::TenantSuspended => {
+            (Code::FailedPrecondition, "keygate: tenant is suspended: it can be read, not changed")
+        }
 
         Refusal::NoLeader => (Code::Unavailable, "etcdserver: no leader"),
         Refusal::Stopping => (Code::Unavailable, "etcdserver: server stopped"),

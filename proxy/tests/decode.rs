@@ -6,7 +6,7 @@ use keygate_core::{
     Compare, CompareOp, CompareTarget, KeyRange, LeaseId, Limits, Operation, Plaintext, PutLease, PutValue,
     Refusal, TxnOp,
 };
-use keygate_proto::{authpb, etcdserverpb as pb};
+use keygate_proto::{admin, authpb, etcdserverpb as pb};
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto};
@@ -81,6 +81,13 @@ fn bases(message: &str) -> Vec<Vec<u8>> {
             let request_union = Some(pb::watch_request::RequestUnion::CreateRequest(Default::default()));
             vec![pb::WatchRequest { request_union }.encode_to_vec()]
         }
+        "keygate.admin.v1.TenantCreateRequest" => {
+            vec![admin::TenantCreateRequest { name: "pay".to_owned(), ..Default::default() }.encode_to_vec()]
+        }
+        "keygate.admin.v1.TenantChangeRequest" => {
+            let change = Some(admin::tenant_change_request::Change::State(2));
+            vec![admin::TenantChangeRequest { name: "pay".to_owned(), change }.encode_to_vec()]
+        }
         _ => vec![Vec::new()],
     }
 }
@@ -138,7 +145,8 @@ fn walk(
             // Appended to a well-formed message, it replaces or joins what is there.
             let base = bases(message).remove(0);
             let nested = |content: &[u8]| {
-                let mut whole = if field.label() == Label::Repeated { base.clone() } else { Vec::new() };
+                let joins = field.label() == Label::Repeated || field.oneof_index.is_some();
+                let mut whole = if joins { base.clone() } else { Vec::new() };
                 whole.extend(length_delimited(number, content));
                 around(&whole)
             };

@@ -8,7 +8,7 @@
 #[allow(dead_code, reason = "each test uses its part")]
 mod support;
 
-use keygate_proto::{authpb, etcdserverpb as pb, health};
+use keygate_proto::{admin, authpb, etcdserverpb as pb, health};
 use prost::Message;
 use support::{Server, Shown};
 use tonic::Code::{
@@ -26,13 +26,15 @@ struct Row {
     stranger: Code,
     /// A user who holds no role.
     powerless: Code,
+    /// The root of a tenant, whose own keyspace is furnished like the platform's.
+    tenant_root: Code,
     root: Code,
 }
 
 /// Open to everybody.
 fn open(path: &'static str, request: impl Message) -> Row {
     let request = request.encode_to_vec();
-    Row { path, request, nobody: Ok, false_token: Ok, stranger: Ok, powerless: Ok, root: Ok }
+    Row { path, request, nobody: Ok, false_token: Ok, stranger: Ok, powerless: Ok, tenant_root: Ok, root: Ok }
 }
 
 /// Open to every user.
@@ -50,8 +52,14 @@ fn guarded(path: &'static str, request: impl Message) -> Row {
         false_token: Unauthenticated,
         stranger: PermissionDenied,
         powerless: PermissionDenied,
+        tenant_root: Ok,
         root: Ok,
     }
+}
+
+/// Needs a right that only the platform gives.
+fn platform(path: &'static str, request: impl Message) -> Row {
+    Row { tenant_root: PermissionDenied, ..guarded(path, request) }
 }
 
 /// Not there yet, for nobody.
@@ -63,6 +71,7 @@ fn later(path: &'static str) -> Row {
         false_token: Unimplemented,
         stranger: Unimplemented,
         powerless: Unimplemented,
+        tenant_root: Unimplemented,
         root: Unimplemented,
     }
 }
@@ -113,8 +122,8 @@ fn rows() -> Vec<Row> {
         // Action 0 is Get.
         users("/etcdserverpb.Maintenance/Alarm", pb::AlarmRequest::default()),
         users("/etcdserverpb.Maintenance/Status", pb::StatusRequest {}),
-        guarded("/etcdserverpb.Maintenance/Defragment", pb::DefragmentRequest {}),
-        guarded("/etcdserverpb.Maintenance/Hash", pb::HashRequest {}),
+        platform("/etcdserverpb.Maintenance/Defragment", pb::DefragmentRequest {}),
+        platform("/etcdserverpb.Maintenance/Hash", pb::HashRequest {}),
         guarded("/etcdserverpb.Maintenance/HashKV", pb::HashKvRequest { revision: 0 }),
         later("/etcdserverpb.Maintenance/Snapshot"),
         later("/etcdserverpb.Maintenance/MoveLeader"),
@@ -122,6 +131,7 @@ fn rows() -> Vec<Row> {
         guarded("/etcdserverpb.Auth/AuthEnable", pb::AuthEnableRequest {}),
         // Not even root: `keygate serve` never switches auth off.
         Row {
+            tenant_root: FailedPrecondition,
             root: FailedPrecondition,
             ..guarded("/etcdserverpb.Auth/AuthDisable", pb::AuthDisableRequest {})
         },
@@ -173,6 +183,20 @@ fn rows() -> Vec<Row> {
                 range_end: bytes::Bytes::new(),
             },
         ),
+        platform(
+            "/keygate.admin.v1.Tenants/Create",
+            admin::TenantCreateRequest { name: name("new"), ..Default::default() },
+        ),
+        platform("/keygate.admin.v1.Tenants/Get", admin::TenantGetRequest { name: name("pay") }),
+        platform("/keygate.admin.v1.Tenants/List", admin::TenantListRequest {}),
+        platform(
+            "/keygate.admin.v1.Tenants/Change",
+            admin::TenantChangeRequest {
+                name: name("pay"),
+                change: Some(admin::tenant_change_request::Change::Hosts(admin::TenantHosts::default())),
+            },
+        ),
+        platform("/keygate.admin.v1.Tenants/Delete", admin::TenantDeleteRequest { name: name("leaving") }),
         later("/v3lockpb.Lock/Lock"),
         later("/v3lockpb.Lock/Unlock"),
         later("/v3electionpb.Election/Campaign"),
@@ -187,7 +211,7 @@ fn rows() -> Vec<Row> {
 
 /// The users, roles, keys and leases that the rows speak of.
 async fn furnish(root: &support::Caller) {
-    let mut auth = pb::auth_client::AuthClient::new(root.channel.clone());
+    let mut auth = pb::auth_client::AuthClient::new(root.signed());
     for role in ["reader", "writer", "leaving role"] {
         auth.role_add(pb::AuthRoleAddRequest { name: role.to_owned() }).await.unwrap();
     }
@@ -196,17 +220,28 @@ async fn furnish(root: &support::Caller) {
     auth.role_grant_permission(grant).await.unwrap();
     for user in ["alice", "carol", "leaving", "powerless"] {
         let (name, password) = (user.to_owned(), format!("of {user}"));
-        auth.user_add(pb::AuthUserAddRequest { name, password, ..Default::default() }).await.unwrap();
+        let add = pb::AuthUserAddRequest { name, password, ..Default::default() };
+        auth.user_add(add).await.unwrap_or_else(|status| panic!("{user}: {status}"));
     }
     let grant = pb::AuthUserGrantRoleRequest { user: "carol".to_owned(), role: "writer".to_owned() };
     auth.user_grant_role(grant).await.unwrap();
-    let mut lease = pb::lease_client::LeaseClient::new(root.channel.clone());
-    let mut kv = pb::kv_client::KvClient::new(root.channel.clone());
+    let mut lease = pb::lease_client::LeaseClient::new(root.signed());
+    let mut kv = pb::kv_client::KvClient::new(root.signed());
     for id in LEASES {
         lease.lease_grant(pb::LeaseGrantRequest { ttl: 600, id }).await.unwrap();
         let key = format!("matrix/lease-{id}").into();
         kv.put(pb::PutRequest { key, lease: id, ..Default::default() }).await.unwrap();
     }
+}
+
+/// Makes the tenants that the rows speak of, and logs in as the root of `pay`.
+async fn tenant(server: &Server, root: &support::Caller) -> support::Caller {
+    let mut tenants = admin::tenants_client::TenantsClient::new(root.signed());
+    for name in ["pay", "leaving"] {
+        let (name, password) = (name.to_owned(), "of the tenant".to_owned());
+        tenants.create(admin::TenantCreateRequest { name, password, hosts: Vec::new() }).await.unwrap();
+    }
+    server.logged_in("root@pay", "of the tenant").await
 }
 
 /// What a caller is answered: the status, or for a watch the verdict within the stream.
@@ -243,6 +278,8 @@ async fn every_rpc_answers_every_caller_as_it_should() {
     let server = Server::start(&[]);
     let root = server.named("root").await;
     furnish(&root).await;
+    let tenant_root = tenant(&server, &root).await;
+    furnish(&tenant_root).await;
     let nobody = server.caller(Shown::default()).await;
     let false_token = Shown { token: Some("abcdefghijklmnop.7".to_owned()), certificate: None };
     let false_token = server.caller(false_token).await;
@@ -257,6 +294,7 @@ async fn every_rpc_answers_every_caller_as_it_should() {
             ("false token", &false_token, row.false_token),
             ("stranger", &stranger, row.stranger),
             ("powerless", &powerless, row.powerless),
+            ("tenant root", &tenant_root, row.tenant_root),
             ("root", &root, row.root),
         ];
         for (who, caller, expected) in columns {
@@ -269,5 +307,5 @@ async fn every_rpc_answers_every_caller_as_it_should() {
     }
     println!("{asked} calls");
     assert_eq!(wrong, Vec::<String>::new());
-    assert_eq!(asked, keygate_proto::methods().len() * 5);
+    assert_eq!(asked, keygate_proto::methods().len() * 6);
 }

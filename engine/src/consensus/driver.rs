@@ -394,8 +394,11 @@ impl Driver {
                 self.seams.leases.release(keyspace, &leases);
             }
             self.follow_leases();
-            self.pruning |= !self.effects.compactions.is_empty();
+            self.pruning |= !self.effects.compactions.is_empty() || !self.effects.ended.is_empty();
             self.effects.compactions.clear();
+            for keyspace in &self.effects.ended {
+                self.seams.leases.forget_all(*keyspace);
+            }
             if let Some((port, asker)) = from {
                 let term = self.node.raft.term;
                 let answer = applied.outcome.map(|answer| Reply { revision: applied.revision, term, answer });
@@ -472,7 +475,9 @@ impl Driver {
         self.seams.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
         // Pairs with a watcher that is counted first and looks at the view second.
         std::sync::atomic::fence(Ordering::SeqCst);
-        let batch = (!events.is_empty()).then(|| Arc::new(EventBatch { events, view }));
+        let ended = std::mem::take(&mut self.effects.ended);
+        let tells = !events.is_empty() || !ended.is_empty();
+        let batch = tells.then(|| Arc::new(EventBatch { events, ended, view }));
         for (port, answers) in self.ports.iter_mut().zip(&mut self.outgoing) {
             let Some(mailbox) = port else { continue };
             let listens = mailbox.watchers.load(Ordering::SeqCst) > 0;

@@ -51,6 +51,11 @@ impl Keyspace {
             | Operation::RoleDelete { .. }
             | Operation::RoleGrantPermission(_)
             | Operation::RoleRevokePermission(_)
+            | Operation::TenantCreate(_)
+            | Operation::TenantChange { .. }
+            | Operation::TenantDelete { .. }
+            | Operation::TenantGet { .. }
+            | Operation::TenantList
             | Operation::Health => (false, false),
         };
         if changes_data && self.has_alarm(AlarmKind::Corrupt) {

@@ -53,6 +53,21 @@ impl Keyspace {
         }))
     }
 
+    /// What a new tenant begins with: a root of its own, and auth on.
+    pub(super) fn found(
+        &mut self,
+        root: &Credential,
+        compile: &dyn Compile,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        self.role_add(ROOT, effects)?;
+        self.user_add(&UserAdd { name: ROOT.to_owned(), credential: root.clone() }, effects)?;
+        self.user_grant_role(ROOT, ROOT, effects)?;
+        self.auth.enabled = true;
+        self.bump(Bump::Both, compile, effects);
+        Ok(())
+    }
+
     fn bump(&mut self, bump: Bump, compile: &dyn Compile, effects: &mut Effects) {
         let (revision, policy) = match bump {
             Bump::Nothing => return,

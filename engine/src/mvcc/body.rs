@@ -8,7 +8,8 @@ use super::command::CommandError;
 use super::value::StoredValue;
 use keygate_core::{
     AlarmRequest, Compact, Compare, Credential, DeleteRange, LeaseGrant, LeaseId, LeaseRevoke, Operation,
-    PasswordHash, Put, Range, RoleGrant, RoleRevoke, Txn, TxnOp, UserAdd,
+    PasswordHash, Put, Range, RoleGrant, RoleRevoke, TenantChange, TenantCreate, TenantName, Txn, TxnOp,
+    UserAdd,
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,9 @@ pub(super) enum BodyRef<'a> {
     RoleDelete(&'a str),
     RoleGrantPermission(&'a RoleGrant),
     RoleRevokePermission(&'a RoleRevoke),
+    TenantCreate(&'a TenantName, &'a [String], Option<&'a PasswordHash>),
+    TenantChange(&'a TenantName, &'a TenantChange),
+    TenantDelete(&'a TenantName),
 }
 
 /// [`BodyRef`], read back: the same variants with the same fields.
@@ -63,6 +67,9 @@ pub(super) enum Body {
     RoleDelete(String),
     RoleGrantPermission(RoleGrant),
     RoleRevokePermission(RoleRevoke),
+    TenantCreate(TenantName, Vec<String>, Option<PasswordHash>),
+    TenantChange(TenantName, TenantChange),
+    TenantDelete(TenantName),
 }
 
 /// A txn whose nested txns stand behind it in the list, in the order in which they are met.
@@ -125,6 +132,11 @@ impl<'a> BodyRef<'a> {
             Operation::RoleDelete { name } => Self::RoleDelete(name),
             Operation::RoleGrantPermission(grant) => Self::RoleGrantPermission(grant),
             Operation::RoleRevokePermission(revoke) => Self::RoleRevokePermission(revoke),
+            Operation::TenantCreate(create) => {
+                Self::TenantCreate(&create.name, &create.hosts, hash(&create.root)?)
+            }
+            Operation::TenantChange { name, change } => Self::TenantChange(name, change),
+            Operation::TenantDelete { name } => Self::TenantDelete(name),
             Operation::Range(_)
             | Operation::RangeStream(_)
             | Operation::Watch(_)
@@ -142,6 +154,8 @@ impl<'a> BodyRef<'a> {
             | Operation::UserList
             | Operation::RoleGet { .. }
             | Operation::RoleList
+            | Operation::TenantGet { .. }
+            | Operation::TenantList
             | Operation::Health => return Err(CommandError::NotForTheLog(operation.method())),
         })
     }
@@ -179,6 +193,11 @@ impl Body {
             Self::RoleDelete(name) => Operation::RoleDelete { name },
             Self::RoleGrantPermission(grant) => Operation::RoleGrantPermission(grant),
             Self::RoleRevokePermission(revoke) => Operation::RoleRevokePermission(revoke),
+            Self::TenantCreate(name, hosts, hash) => {
+                Operation::TenantCreate(TenantCreate { name, hosts, root: credential(hash) })
+            }
+            Self::TenantChange(name, change) => Operation::TenantChange { name, change },
+            Self::TenantDelete(name) => Operation::TenantDelete { name },
         })
     }
 }

@@ -92,8 +92,8 @@ mod tests {
     use keygate_core::{
         AlarmAction, AlarmKind, AlarmRequest, Compact, Compare, CompareOp, CompareTarget, Credential,
         DeleteRange, KeyRange, LeaseGrant, LeaseId, LeaseRevoke, PasswordHash, Permission, PermissionKind,
-        Plaintext, Put, PutLease, PutValue, Range, RoleGrant, RoleRevoke, Sealed, Secret, Txn, TxnOp,
-        UserAdd,
+        Plaintext, Put, PutLease, PutValue, Range, RoleGrant, RoleRevoke, Sealed, Secret, TenantChange,
+        TenantCreate, TenantName, TenantState, Txn, TxnOp, UserAdd,
     };
 
     fn command(operation: Operation<StoredValue>) -> Command {
@@ -136,6 +136,7 @@ mod tests {
         let range = KeyRange::Span { start: Bytes::from_static(b"a"), end: Bytes::from_static(b"b") };
         let TxnOp::Put(plain) = put("k") else { unreachable!() };
         let (user, role) = (|| "u".to_owned(), || "r".to_owned());
+        let tenant = || TenantName::parse("pay").unwrap();
         for operation in [
             Operation::Put(plain.clone()),
             Operation::Put(Put { value: PutValue::Keep, lease: PutLease::Keep, ..plain }),
@@ -163,7 +164,7 @@ mod tests {
             Operation::UserAdd(UserAdd { name: user(), credential: none.clone() }),
             Operation::UserDelete { name: user() },
             Operation::UserChangePassword { name: user(), credential: hashed },
-            Operation::UserChangePassword { name: user(), credential: none },
+            Operation::UserChangePassword { name: user(), credential: none.clone() },
             Operation::UserGrantRole { user: user(), role: role() },
             Operation::UserRevokeRole { user: user(), role: role() },
             Operation::RoleAdd { name: role() },
@@ -173,6 +174,14 @@ mod tests {
                 permission: Permission { kind: PermissionKind::ReadWrite, range: range.clone() },
             }),
             Operation::RoleRevokePermission(RoleRevoke { role: role(), range }),
+            Operation::TenantCreate(TenantCreate {
+                name: tenant(),
+                hosts: vec!["pay.corp".to_owned()],
+                root: none,
+            }),
+            Operation::TenantChange { name: tenant(), change: TenantChange::State(TenantState::Suspended) },
+            Operation::TenantChange { name: tenant(), change: TenantChange::Hosts(vec![]) },
+            Operation::TenantDelete { name: tenant() },
         ] {
             let command = command(operation);
             assert_eq!(Command::decode(&command.encode().unwrap()), Ok(command));

@@ -31,6 +31,10 @@ struct Walk {
 }
 
 impl Pruning {
+    pub(super) fn forget(&mut self, keyspace: KeyspaceId) {
+        self.running.remove(&keyspace);
+    }
+
     pub(super) fn start(&mut self, keyspace: KeyspaceId) {
         self.running.entry(keyspace).and_modify(|walk| walk.again = true).or_default();
     }
@@ -97,12 +101,15 @@ impl Keyspace {
 }
 
 impl State {
-    /// Takes compactions a step further, looking at up to `max_keys` keys. True while there is more to do.
+    /// Takes compactions, and then the erasing of deleted tenants, a step further, looking at up to `max_keys` keys.
+    /// True while there is more to do.
     pub fn prune_step(&mut self, max_keys: usize, effects: &mut Effects) -> bool {
-        let Some(mut running) = self.pruning.running.first_entry() else { return false };
+        let Some(mut running) = self.pruning.running.first_entry() else {
+            return self.erase_step(max_keys, effects);
+        };
         let Some(slot) = self.keyspaces.get_mut(running.key()) else {
             running.remove();
-            return !self.pruning.running.is_empty();
+            return !self.pruning.running.is_empty() || self.is_erasing();
         };
         let walk = running.get_mut();
         let (keys, last) = slot.prunable(walk.after.as_ref(), max_keys.max(1));
@@ -119,7 +126,7 @@ impl State {
         } else {
             running.remove();
         }
-        !self.pruning.running.is_empty()
+        !self.pruning.running.is_empty() || self.is_erasing()
     }
 
     /// Whether superseded versions of a compaction are still to be dropped: a physical compaction waits for this to end

@@ -16,6 +16,8 @@ pub struct Effects {
     pub leases: Vec<LeaseEffect>,
     /// Compactions that [`super::State::prune_step`] has to carry out.
     pub compactions: Vec<Compaction>,
+    /// Keyspaces that are gone with all that was in them.
+    pub ended: Vec<KeyspaceId>,
     /// Some keyspace has a new policy: watches are decided again.
     pub policy_changed: bool,
 }

@@ -251,6 +251,14 @@ impl Entry {
         false
     }
 
+    /// Where all versions that are known stand.
+    pub(super) fn each_revision(&self, visit: &mut dyn FnMut(Revision)) {
+        if let Some(more) = &self.more {
+            more.past.each(&mut |version| visit(version.revision()));
+        }
+        visit(self.current().revision());
+    }
+
     /// Would [`Self::compact`] drop anything?
     pub(super) fn has_superseded(&self, main: i64) -> bool {
         if self.main <= main {

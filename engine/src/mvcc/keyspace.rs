@@ -34,6 +34,8 @@ pub struct Keyspace {
     pub(super) alarms: imbl::OrdSet<AlarmMember>,
     pub(super) auth: AuthTables,
     pub(super) policy: Arc<dyn Policy>,
+    /// Its tenant's state: callers change nothing.
+    pub(super) suspended: bool,
     /// The compact revision of the newest state, which all snapshots share: an old snapshot learns from it why a row
     /// that it needs is gone from the store. Says nothing that state depends on.
     pub(super) horizon: Arc<AtomicI64>,
@@ -75,6 +77,7 @@ impl Keyspace {
             alarms: imbl::OrdSet::new(),
             auth: AuthTables::default(),
             policy,
+            suspended: false,
             horizon: Arc::new(AtomicI64::new(-1)),
         }
     }

@@ -12,10 +12,13 @@ use super::meta::{self, Record};
 use super::revision::RowKey;
 use super::row::Row;
 use super::state::State;
+use super::tenants::Tenants;
 use super::value::Kept;
 use bytes::Bytes;
-use keygate_core::{AuthTables, Compile, Decision, Fence, KeyRange, KeyspaceId, LeaseId, Policy, Sealed};
-use std::collections::BTreeMap;
+use keygate_core::{
+    AuthTables, Compile, Decision, Fence, KeyRange, KeyspaceId, LeaseId, Policy, Sealed, Tenant, TenantState,
+};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use thiserror::Error;
@@ -26,6 +29,8 @@ pub enum LoadError {
     Meta { key: String, what: &'static str },
     #[error("row `{}.{}` of keyspace `{}`: {what}", .at.revision.main, .at.revision.sub, .at.keyspace.0)]
     Row { at: RowKey, what: &'static str },
+    #[error("{0}")]
+    Tenants(&'static str),
     #[error("keyspace `{}` has rows but no head", .0.0)]
     NoHead(KeyspaceId),
     #[error("key `{key}` of keyspace `{}` is attached to lease `{lease:x}`, which does not exist", .keyspace.0)]
@@ -34,6 +39,8 @@ pub enum LoadError {
 
 pub struct Loader {
     keyspaces: BTreeMap<KeyspaceId, Loading>,
+    tenants: Vec<Tenant>,
+    next_keyspace: Option<u32>,
     /// Bytes of values that may still be taken into memory.
     room: u64,
 }
@@ -41,13 +48,20 @@ pub struct Loader {
 struct Loading {
     keyspace: Keyspace,
     has_head: bool,
+    /// Its tenant was deleted.
+    erasing: bool,
     last: Option<RowKey>,
 }
 
 impl Loader {
     /// `memory_budget` bounds the bytes of current values that are taken into memory.
     pub fn new(memory_budget: u64) -> Self {
-        let mut loader = Self { keyspaces: BTreeMap::new(), room: memory_budget };
+        let mut loader = Self {
+            keyspaces: BTreeMap::new(),
+            tenants: Vec::new(),
+            next_keyspace: None,
+            room: memory_budget,
+        };
         loader.loading(KeyspaceId::DEFAULT).has_head = true;
         loader
     }
@@ -56,6 +70,7 @@ impl Loader {
         self.keyspaces.entry(id).or_insert_with(|| Loading {
             keyspace: Keyspace::new(id, Arc::new(Nobody)),
             has_head: false,
+            erasing: false,
             last: None,
         })
     }
@@ -100,6 +115,9 @@ impl Loader {
             Record::Role(role) => {
                 keyspace.auth.roles.insert(role.name.clone(), Arc::new(role));
             }
+            Record::Tenant(tenant) => self.tenants.push(tenant),
+            Record::NextKeyspace(next) => self.next_keyspace = Some(next),
+            Record::Erasing => loading.erasing = true,
             Record::Foreign => {}
         }
         Ok(())
@@ -125,15 +143,31 @@ impl Loader {
         Ok(())
     }
 
-    /// The state, and the deletions that complete an interrupted compaction.
+    /// The state, and the deletions that complete an interrupted compaction or the erasing of a tenant.
     pub fn finish(self, compile: &dyn Compile) -> Result<(State, Vec<Change>), LoadError> {
         let mut left_over = Vec::new();
         let mut keyspaces = Vec::with_capacity(self.keyspaces.len());
+        let suspended: BTreeSet<KeyspaceId> = self
+            .tenants
+            .iter()
+            .filter(|tenant| tenant.state == TenantState::Suspended)
+            .map(|tenant| tenant.keyspace)
+            .collect();
+        for tenant in &self.tenants {
+            if !self.keyspaces.contains_key(&tenant.keyspace) {
+                return Err(LoadError::NoHead(tenant.keyspace));
+            }
+        }
         for (id, loading) in self.keyspaces {
+            if loading.erasing {
+                loading.keyspace.erase_all(&mut left_over);
+                continue;
+            }
             if !loading.has_head {
                 return Err(LoadError::NoHead(id));
             }
             let mut keyspace = loading.keyspace;
+            keyspace.suspended = suspended.contains(&id);
             keyspace.flushed = keyspace.revision;
             keyspace.horizon.store(keyspace.compact_revision, Ordering::Release);
             keyspace.prune_all(&mut left_over);
@@ -141,7 +175,9 @@ impl Loader {
             keyspace.policy = compile.compile(id, &keyspace.auth, None);
             keyspaces.push(keyspace);
         }
-        Ok((State::from_keyspaces(keyspaces), left_over))
+        let mut state = State::from_keyspaces(keyspaces);
+        state.tenants = Tenants::loaded(self.tenants, self.next_keyspace).map_err(LoadError::Tenants)?;
+        Ok((state, left_over))
     }
 }
 

@@ -5,7 +5,7 @@
 use super::effects::Change;
 use super::lease::Lease;
 use bytes::Bytes;
-use keygate_core::{AlarmKind, AlarmMember, AuthTables, KeyspaceId, LeaseId, Role, User};
+use keygate_core::{AlarmKind, AlarmMember, AuthTables, KeyspaceId, LeaseId, Role, Tenant, User};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,9 @@ const ALARM: u8 = 3;
 const AUTH: u8 = 4;
 const USER: u8 = 5;
 const ROLE: u8 = 6;
+const TENANT: u8 = 7;
+const NEXT_KEYSPACE: u8 = 8;
+const ERASING: u8 = 9;
 /// Kinds from here on belong to the driver.
 const FOREIGN: u8 = 128;
 
@@ -50,6 +53,11 @@ pub(super) enum Record {
     Auth(AuthRecord),
     User(User),
     Role(Role),
+    Tenant(Tenant),
+    /// The number of the next keyspace. Stands in the default keyspace.
+    NextKeyspace(u32),
+    /// The keyspace's tenant was deleted, and rows of it may be left.
+    Erasing,
     /// The driver's.
     Foreign,
 }
@@ -65,7 +73,7 @@ fn put(key: Bytes, record: &impl Serialize) -> Change {
 }
 
 pub(super) fn put_head(keyspace: KeyspaceId, record: &HeadRecord) -> Change {
-    put(key(keyspace, HEAD, b""), record)
+    put(head_key(keyspace), record)
 }
 
 pub(super) fn lease_key(keyspace: KeyspaceId, id: LeaseId) -> Bytes {
@@ -93,7 +101,7 @@ pub(super) fn put_alarm(keyspace: KeyspaceId, alarm: &AlarmMember) -> Change {
 pub(super) fn put_auth(keyspace: KeyspaceId, auth: &AuthTables) -> Change {
     let record =
         AuthRecord { enabled: auth.enabled, revision: auth.revision, policy_version: auth.policy_version };
-    put(key(keyspace, AUTH, b""), &record)
+    put(auth_key(keyspace), &record)
 }
 
 pub(super) fn user_key(keyspace: KeyspaceId, name: &str) -> Bytes {
@@ -110,6 +118,34 @@ pub(super) fn role_key(keyspace: KeyspaceId, name: &str) -> Bytes {
 
 pub(super) fn put_role(keyspace: KeyspaceId, role: &Role) -> Change {
     put(role_key(keyspace, &role.name), role)
+}
+
+pub(super) fn tenant_key(keyspace: KeyspaceId) -> Bytes {
+    key(keyspace, TENANT, b"")
+}
+
+pub(super) fn put_tenant(tenant: &Tenant) -> Change {
+    put(tenant_key(tenant.keyspace), tenant)
+}
+
+pub(super) fn put_next_keyspace(next: u32) -> Change {
+    put(key(KeyspaceId::DEFAULT, NEXT_KEYSPACE, b""), &next)
+}
+
+pub(super) fn erasing_key(keyspace: KeyspaceId) -> Bytes {
+    key(keyspace, ERASING, b"")
+}
+
+pub(super) fn put_erasing(keyspace: KeyspaceId) -> Change {
+    put(erasing_key(keyspace), &())
+}
+
+pub(super) fn head_key(keyspace: KeyspaceId) -> Bytes {
+    key(keyspace, HEAD, b"")
+}
+
+pub(super) fn auth_key(keyspace: KeyspaceId) -> Bytes {
+    key(keyspace, AUTH, b"")
 }
 
 /// Reads a row back, or says what is wrong with it.
@@ -150,6 +186,20 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Result<(KeyspaceId, Record), &'s
                 return Err("a role stands under another name");
             }
             Record::Role(role)
+        }
+        TENANT if id.is_empty() => {
+            let tenant: Tenant = decode(value)?;
+            if tenant.keyspace != keyspace {
+                return Err("a tenant stands under another keyspace");
+            }
+            Record::Tenant(tenant)
+        }
+        NEXT_KEYSPACE if id.is_empty() && keyspace == KeyspaceId::DEFAULT => {
+            Record::NextKeyspace(decode(value)?)
+        }
+        ERASING if id.is_empty() => {
+            decode::<()>(value)?;
+            Record::Erasing
         }
         _ => return Err("unknown kind"),
     };

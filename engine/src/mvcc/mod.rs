@@ -32,6 +32,8 @@ mod txn;
 mod walk;
 mod write;
 
+mod tenants;
+
 mod compact;
 mod evict;
 

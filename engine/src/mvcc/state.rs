@@ -8,6 +8,7 @@ use super::keyspace::Keyspace;
 use super::meta;
 use super::read::ReadError;
 use super::row::{RowError, RowSource};
+use super::tenants::Tenants;
 use super::value::StoredValue;
 use super::write::Writing;
 use keygate_core::{
@@ -24,6 +25,7 @@ pub struct State {
     pub(super) batch: u64,
     pub(super) pruning: Pruning,
     pub(super) hand: Hand,
+    pub(super) tenants: Tenants,
 }
 
 /// What came of one command.
@@ -90,6 +92,7 @@ impl State {
             batch: 0,
             pruning: Pruning::default(),
             hand: Hand::default(),
+            tenants: Tenants::default(),
         }
     }
 
@@ -125,12 +128,20 @@ impl State {
         effects: &mut Effects,
     ) -> Result<Applied, ApplyError> {
         let Some(slot) = self.keyspaces.get_mut(&command.keyspace) else {
-            return Ok(Applied {
-                outcome: Err(Refusal::Internal { cause: "no such keyspace" }),
-                revision: 0,
-            });
+            // Its tenant was deleted in the meantime.
+            return Ok(Applied { outcome: Err(Refusal::PermissionDenied), revision: 0 });
         };
+        if is_about_tenants(&command.operation) {
+            let revision = slot.revision;
+            let outcome = slot
+                .check_permit(&command)
+                .and_then(|()| self.tenant_change(command.keyspace, &command.operation, compile, effects));
+            return Ok(Applied { outcome, revision });
+        }
         let keyspace = Arc::make_mut(slot);
+        if command.fence.is_some() && keyspace.suspended {
+            return Ok(Applied { outcome: Err(Refusal::TenantSuspended), revision: keyspace.revision });
+        }
         let outcome = keyspace
             .check_permit(&command)
             .and_then(|()| keyspace.check_alarms(&command.operation))
@@ -265,9 +276,22 @@ impl Keyspace {
             | Operation::UserList
             | Operation::RoleGet { .. }
             | Operation::RoleList
+            | Operation::TenantCreate(_)
+            | Operation::TenantChange { .. }
+            | Operation::TenantDelete { .. }
+            | Operation::TenantGet { .. }
+            | Operation::TenantList
             | Operation::Health => Err(NOT_FOR_THE_LOG.into()),
         }
     }
+}
+
+/// These change which keyspaces there are, and none of them.
+fn is_about_tenants(operation: &Operation<StoredValue>) -> bool {
+    matches!(
+        operation,
+        Operation::TenantCreate(_) | Operation::TenantChange { .. } | Operation::TenantDelete { .. }
+    )
 }
 
 const NOT_FOR_THE_LOG: Refusal = Refusal::Internal { cause: "a read was proposed" };

@@ -12,6 +12,8 @@ use std::sync::Arc;
 /// What one batch of the log did, in order of revision, with the view that it led to.
 pub(crate) struct EventBatch {
     pub(crate) events: Vec<StoredEvent>,
+    /// Keyspaces that are gone: their watches end.
+    pub(crate) ended: Vec<KeyspaceId>,
     pub(crate) view: View,
 }
 
@@ -124,6 +126,20 @@ impl Registry {
         for slot in std::mem::take(&mut self.touched) {
             self.send_gathered(slot, &batch.view);
         }
+        if !batch.ended.is_empty() {
+            self.end_all_of(&batch.ended);
+        }
+    }
+
+    fn end_all_of(&mut self, keyspaces: &[KeyspaceId]) {
+        for watcher in self.watchers.iter_mut().flatten() {
+            if keyspaces.contains(&watcher.keyspace) && watcher.pace != Pace::Ended {
+                let refusal = Refusal::PermissionDenied;
+                watcher.outbox.push_final(WatchUpdate::Denied { watch_id: watcher.id, refusal, revision: 0 });
+                watcher.pace = Pace::Ended;
+            }
+        }
+        self.seen.retain(|keyspace, _| !keyspaces.contains(keyspace));
     }
 
     fn send_gathered(&mut self, slot: Slot, view: &View) {

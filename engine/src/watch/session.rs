@@ -98,9 +98,15 @@ impl WatchSession {
         // Counted first, looked at the state second: no batch can fall between the two.
         self.port.count_watcher();
         let view = self.port.view();
-        let (revision, compacted) = view
-            .keyspace(self.keyspace)
-            .map_or((0, 0), |keyspace| (keyspace.revision(), keyspace.compact_revision()));
+        let own = view.keyspace(self.keyspace).filter(|_| parts.keyspace == self.keyspace);
+        let Some(keyspace) = own else {
+            // Deleted since the permit was given, or the caller has become another one since the stream began.
+            self.port.uncount_watcher();
+            let refusal = Refusal::PermissionDenied;
+            self.outbox.push_final(WatchUpdate::Denied { watch_id, refusal, revision: 0 });
+            return Ok(WatchCreated { watch_id, revision: 0 });
+        };
+        let (revision, compacted) = (keyspace.revision(), keyspace.compact_revision());
         let start = request.start_revision;
         if start > 0 && start < compacted {
             self.port.uncount_watcher();

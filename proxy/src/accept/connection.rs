@@ -79,7 +79,7 @@ pub(super) async fn serve(
     let Begun { stream, spoken, client } = begun;
     let is_tls = endpoint.tls.is_some();
     let proof = Box::new(PlaceProof(place));
-    let identity = ConnectionIdentity::new(peer, is_tls, client.name, proof);
+    let identity = ConnectionIdentity::new(peer, is_tls, client.server_name.as_deref(), client.name, proof);
     // A certificate that our CA signed is proof enough not to be a stranger, whatever it names.
     if client.verified {
         identity.proof().given();
@@ -113,6 +113,8 @@ struct Begun {
 struct Client {
     verified: bool,
     name: Option<CertificateName>,
+    /// Which host it said it wants to reach.
+    server_name: Option<String>,
 }
 
 /// Why a connection was rejected before its first request.
@@ -142,8 +144,11 @@ async fn begin(
         Some(tls) => {
             let handshake = timeout_at(deadline, handshake(stream, tls)).await;
             let Some(stream) = handshake.map_err(|_| Rejection::HandshakeTimeout)?? else { return Ok(None) };
-            if let Some([certificate, ..]) = stream.get_ref().1.peer_certificates() {
-                client = Client { verified: true, name: CertificateName::read(certificate) };
+            let session = stream.get_ref().1;
+            client.server_name = session.server_name().map(str::to_owned);
+            if let Some([certificate, ..]) = session.peer_certificates() {
+                client.verified = true;
+                client.name = CertificateName::read(certificate);
             }
             Transport::Tls(Box::new(stream))
         }

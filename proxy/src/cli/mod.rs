@@ -4,7 +4,9 @@
 //! caller hands in.
 
 mod check;
+mod remote;
 mod serve;
+mod tenant;
 mod version;
 
 use std::{
@@ -47,6 +49,8 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// Make, list, suspend and delete tenants of a running server
+    Tenant(Box<tenant::Tenant>),
     /// Print the version
     Version {
         #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -99,6 +103,7 @@ pub fn main(run: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {
             };
             check::check(&file, mode, output)
         }
+        Ok(Cli { command: Command::Tenant(tenant) }) => tenant::run(&tenant),
         Ok(Cli { command: Command::Version { output } }) => {
             say(&version::version(output));
             ExitCode::SUCCESS

@@ -40,6 +40,8 @@ impl CertificateName {
 pub struct ConnectionIdentity {
     peer: SocketAddr,
     tls: bool,
+    /// As the client named us in its TLS handshake, in lowercase.
+    server_name: Option<Arc<str>>,
     certificate: Option<CertificateName>,
     proof: Box<dyn Proof>,
     /// A connection nearly always shows the same token; looking it up once is enough.
@@ -62,10 +64,12 @@ impl ConnectionIdentity {
     pub fn new(
         peer: SocketAddr,
         tls: bool,
+        server_name: Option<&str>,
         certificate: Option<CertificateName>,
         proof: Box<dyn Proof>,
     ) -> Self {
-        Self { peer, tls, certificate, proof, last_token: Mutex::new(None) }
+        let server_name = server_name.map(|name| name.to_ascii_lowercase().into());
+        Self { peer, tls, server_name, certificate, proof, last_token: Mutex::new(None) }
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -74,6 +78,10 @@ impl ConnectionIdentity {
 
     pub fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
     }
 
     pub fn certificate(&self) -> Option<&CertificateName> {
@@ -100,6 +108,7 @@ impl std::fmt::Debug for ConnectionIdentity {
         f.debug_struct("ConnectionIdentity")
             .field("peer", &self.peer)
             .field("tls", &self.tls)
+            .field("server_name", &self.server_name)
             .field("certificate", &self.certificate)
             .finish_non_exhaustive()
     }

@@ -1,5 +1,6 @@
 //! Signed tokens, as etcd's `--auth-token jwt,…` makes and checks them: claims `username`,
-//! `revision` and `exp`, one fixed algorithm, one fixed key.
+//! `revision` and `exp`, one fixed algorithm, one fixed key. `tenant` is ours: without it a token is
+//! of the default keyspace.
 //!
 //! A token without `exp` is refused. `revision` may be missing, so that other issuers can be used;
 //! what is there must be a whole number. No claim, however malformed, makes this panic.
@@ -13,7 +14,7 @@ use aws_lc_rs::signature::{
     Ed25519KeyPair, KeyPair as _, RsaKeyPair,
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use keygate_core::{Refusal, Secret};
+use keygate_core::{Refusal, Secret, Tenant};
 use parking_lot::RwLock;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -41,9 +42,18 @@ pub enum JwtKeyError {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Claims {
     pub(super) username: Arc<str>,
+    pub(super) tenant: Option<OfTenant>,
     pub(super) revision: Option<u64>,
     /// Seconds since 1970.
     expires: u64,
+}
+
+/// The tenant that a token is of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct OfTenant {
+    pub(super) name: Arc<str>,
+    /// In our own tokens, so that they die with the tenant, though another takes its name.
+    pub(super) keyspace: Option<u64>,
 }
 
 impl Claims {
@@ -65,6 +75,10 @@ pub struct JwtKeys {
 #[derive(Serialize)]
 struct OwnClaims<'a> {
     username: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant_keyspace: Option<u32>,
     revision: u64,
     exp: u64,
 }
@@ -74,6 +88,8 @@ struct OwnClaims<'a> {
 struct AnyClaims {
     #[serde(default)]
     username: serde_json::Value,
+    tenant: Option<serde_json::Value>,
+    tenant_keyspace: Option<serde_json::Value>,
     revision: Option<serde_json::Value>,
     #[serde(default)]
     exp: serde_json::Value,
@@ -104,8 +120,9 @@ impl JwtKeys {
         validation.validate_aud = false;
         let keys = Self { algorithm, verifying, signing, ttl, validation, verified: RwLock::default() };
         if keys.signing.is_some() {
-            let probe =
-                keys.sign("probe", 0).map_err(|_| JwtKeyError::PrivateKey { method: name(algorithm) })?;
+            let probe = keys
+                .sign("probe", None, 0)
+                .map_err(|_| JwtKeyError::PrivateKey { method: name(algorithm) })?;
             jsonwebtoken::decode::<AnyClaims>(
                 probe.expose(),
                 &keys.verifying,
@@ -116,9 +133,20 @@ impl JwtKeys {
         Ok(keys)
     }
 
-    pub(super) fn sign(&self, username: &str, revision: u64) -> Result<Secret, Refusal> {
+    pub(super) fn sign(
+        &self,
+        username: &str,
+        tenant: Option<&Tenant>,
+        revision: u64,
+    ) -> Result<Secret, Refusal> {
         let Some(signing) = &self.signing else { return Err(Refusal::VerifyOnlyKey) };
-        let claims = OwnClaims { username, revision, exp: now().saturating_add(self.ttl.as_secs()) };
+        let claims = OwnClaims {
+            username,
+            tenant: tenant.map(|tenant| tenant.name.as_str()),
+            tenant_keyspace: tenant.map(|tenant| tenant.keyspace.0),
+            revision,
+            exp: now().saturating_add(self.ttl.as_secs()),
+        };
         jsonwebtoken::encode(&Header::new(self.algorithm), &claims, signing)
             .map(Secret::new)
             .map_err(|_| Refusal::Internal { cause: "signing a token failed" })
@@ -158,7 +186,15 @@ fn read_claims(claims: AnyClaims) -> Option<Claims> {
         None => None,
         Some(value) => Some(whole_number(value)?),
     };
-    Some(Claims { username: username.into(), revision, expires: whole_number(&claims.exp)? })
+    let keyspace = match &claims.tenant_keyspace {
+        None => None,
+        Some(value) => Some(whole_number(value)?),
+    };
+    let tenant = match &claims.tenant {
+        None => None,
+        Some(value) => Some(OfTenant { name: value.as_str()?.into(), keyspace }),
+    };
+    Some(Claims { username: username.into(), tenant, revision, expires: whole_number(&claims.exp)? })
 }
 
 /// JSON has one kind of number, and some issuers write `3.0` or `1.7e9`.

@@ -6,11 +6,13 @@
 //! may do.
 
 mod connection;
+mod directory;
 mod jwt;
 mod password;
 mod simple_token;
 
 pub use connection::{CertificateName, ConnectionIdentity, Proof};
+pub use directory::{Directory, keyspace_of_login, user_of_login};
 pub use jwt::{JwtKeyError, JwtKeys};
 pub use password::PasswordPool;
 pub use simple_token::SimpleTokens;
@@ -19,9 +21,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
-use keygate_core::{AuthTables, Caller, Evidence, KeyspaceId, Refusal, Secret, User};
+use keygate_core::{AuthTables, Caller, Evidence, KeyspaceId, Refusal, Secret, Tenant, User};
 
 use connection::Remembered;
+use jwt::Claims;
+use simple_token::Holder;
 
 /// What makes tokens and checks them. One for the process, shared by all threads.
 pub enum Tokens {
@@ -45,33 +49,45 @@ impl Identifier {
         &self.passwords
     }
 
-    /// `auth` must be of the snapshot that the request will be decided on.
+    /// `directory` must be of the snapshot that the request will be decided on.
     ///
-    /// While auth is off nobody is asked who they are, and simple tokens made earlier are forgotten:
-    /// switching auth off revokes them.
+    /// The tenant is that of the host name in the TLS handshake, else the token's, else the default
+    /// one; a token of another tenant than the host's does not hold. While auth is off in the
+    /// keyspace nobody is asked who they are, and simple tokens made earlier are forgotten: switching
+    /// auth off revokes them.
     pub fn identify(
         &self,
         connection: &ConnectionIdentity,
         metadata: &HeaderMap,
-        auth: &AuthTables,
+        directory: &dyn Directory,
     ) -> Result<Caller, Refusal> {
-        let keyspace = KeyspaceId::DEFAULT;
-        if !auth.enabled {
-            if let Tokens::Simple(tokens) = &self.tokens {
-                tokens.forget_all();
+        let host = connection.server_name().and_then(|host| directory.keyspace_of_host(host));
+        let keyspace = host.unwrap_or(KeyspaceId::DEFAULT);
+        let auth = directory.auth(keyspace).ok_or(Refusal::PermissionDenied)?;
+        let token = match token_of(metadata) {
+            Ok(token) => token,
+            Err(refusal) if auth.enabled => return Err(refusal),
+            Err(_) => None,
+        };
+        let caller = match token.map(|token| self.holder(connection, token, directory)) {
+            Some(Ok(caller)) if host.is_none() && caller.keyspace() != keyspace => caller,
+            _ if !auth.enabled => {
+                if let Tokens::Simple(tokens) = &self.tokens {
+                    tokens.forget_all(keyspace);
+                }
+                Caller::Anonymous { keyspace }
             }
-            connection.proof().given();
-            return Ok(Caller::Anonymous { keyspace });
-        }
-        let caller = match token_of(metadata)? {
-            Some(token) => self.holder(connection, token, auth)?,
+            Some(Ok(caller)) if caller.keyspace() == keyspace => caller,
+            Some(Ok(_)) => return Err(Refusal::InvalidToken),
+            Some(Err(refusal)) => return Err(refusal),
             None => match connection.certificate() {
-                Some(certificate) => Caller::User {
+                // The platform's authority vouches for the platform's own users only.
+                Some(certificate) if host.is_none() => Caller::User {
                     keyspace,
                     name: certificate.common_name.clone(),
                     evidence: Evidence::Certificate,
                 },
-                None => return Ok(Caller::Anonymous { keyspace }),
+                Some(_) | None => return Ok(Caller::Anonymous { keyspace }),
             },
         };
         connection.proof().given();
@@ -82,9 +98,8 @@ impl Identifier {
         &self,
         connection: &ConnectionIdentity,
         token: &str,
-        auth: &AuthTables,
+        directory: &dyn Directory,
     ) -> Result<Caller, Refusal> {
-        let keyspace = KeyspaceId::DEFAULT;
         match &self.tokens {
             Tokens::Simple(tokens) => {
                 let found = match connection.recall(token) {
@@ -95,12 +110,15 @@ impl Identifier {
                         found
                     }
                 };
-                let current = auth.users.get(found.user()).map(|user| user.credential_revision);
+                let Holder { keyspace, user } = found.holder();
+                let auth = directory.auth(*keyspace).ok_or(Refusal::InvalidToken)?;
+                let current = auth.users.get(user.as_ref()).map(|user| user.credential_revision);
                 let is_current = current == Some(found.credential_revision());
                 if !is_current || !found.touch(Instant::now(), tokens.ttl()) {
                     return Err(Refusal::InvalidToken);
                 }
-                Ok(Caller::User { keyspace, name: found.user_shared(), evidence: Evidence::SimpleToken })
+                let evidence = Evidence::SimpleToken;
+                Ok(Caller::User { keyspace: *keyspace, name: user.clone(), evidence })
             }
             Tokens::Jwt(keys) => {
                 let claims = match connection.recall(token) {
@@ -115,7 +133,7 @@ impl Identifier {
                     return Err(Refusal::InvalidToken);
                 }
                 Ok(Caller::User {
-                    keyspace,
+                    keyspace: keyspace_of_claims(&claims, directory)?,
                     name: claims.username.clone(),
                     evidence: Evidence::Jwt { auth_revision: claims.revision },
                 })
@@ -126,13 +144,15 @@ impl Identifier {
     /// etcd's `Authenticate`. Takes as long for a user who does not exist as for a wrong password.
     pub async fn authenticate(
         &self,
-        auth: &AuthTables,
+        home: Home<'_>,
         name: &str,
         password: Secret,
     ) -> Result<Secret, Refusal> {
+        let Home { keyspace, tenant, auth } = home;
         if !auth.enabled {
             return Err(Refusal::AuthNotEnabled);
         }
+        let name = user_of_login(tenant.map(|tenant| tenant.name.as_str()), name);
         let user: Option<Arc<User>> = auth.users.get(name).cloned();
         let hash = match &user {
             Some(user) => match &user.password {
@@ -147,9 +167,27 @@ impl Identifier {
             Some(_) | None => return Err(Refusal::AuthFailed),
         };
         match &self.tokens {
-            Tokens::Simple(tokens) => Ok(tokens.issue(&user.name, user.credential_revision)?),
-            Tokens::Jwt(keys) => keys.sign(&user.name, auth.revision),
+            Tokens::Simple(tokens) => Ok(tokens.issue(keyspace, &user.name, user.credential_revision)?),
+            Tokens::Jwt(keys) => keys.sign(&user.name, tenant, auth.revision),
         }
+    }
+}
+
+/// Where somebody logs in.
+#[derive(Clone, Copy)]
+pub struct Home<'a> {
+    pub keyspace: KeyspaceId,
+    /// None: the default keyspace.
+    pub tenant: Option<&'a Tenant>,
+    pub auth: &'a AuthTables,
+}
+
+fn keyspace_of_claims(claims: &Claims, directory: &dyn Directory) -> Result<KeyspaceId, Refusal> {
+    let Some(tenant) = &claims.tenant else { return Ok(KeyspaceId::DEFAULT) };
+    let keyspace = directory.keyspace_of_tenant(&tenant.name).ok_or(Refusal::InvalidToken)?;
+    match tenant.keyspace {
+        Some(number) if number != u64::from(keyspace.0) => Err(Refusal::InvalidToken),
+        Some(_) | None => Ok(keyspace),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use keygate_core::{Refusal, Secret};
+use keygate_core::{KeyspaceId, Refusal, Secret};
 use parking_lot::RwLock;
 
 /// About 200 bytes each, so 20 MB at most.
@@ -16,9 +16,16 @@ const MAX_TOKENS_OF_USER: usize = 10_000;
 /// As in etcd: letters only, before the dot.
 const LETTERS: usize = 16;
 
+/// Whom a token is of.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Holder {
+    pub(super) keyspace: KeyspaceId,
+    pub(super) user: Arc<str>,
+}
+
 /// What one token stands for.
 pub(super) struct Entry {
-    user: Arc<str>,
+    holder: Holder,
     /// The token is dead once the user's differs.
     credential_revision: u64,
     born: Instant,
@@ -28,12 +35,8 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn user(&self) -> &str {
-        &self.user
-    }
-
-    pub(super) fn user_shared(&self) -> Arc<str> {
-        self.user.clone()
+    pub(super) fn holder(&self) -> &Holder {
+        &self.holder
     }
 
     pub(super) fn credential_revision(&self) -> u64 {
@@ -67,7 +70,7 @@ fn millis(duration: Duration) -> u64 {
 #[derive(Default)]
 struct Table {
     by_text: HashMap<Arc<str>, Arc<Entry>, ahash::RandomState>,
-    by_user: HashMap<Arc<str>, BTreeMap<u64, Arc<str>>, ahash::RandomState>,
+    by_holder: HashMap<Holder, BTreeMap<u64, Arc<str>>, ahash::RandomState>,
     /// In order of issue; holds numbers of tokens that are gone, too.
     order: VecDeque<Issued>,
     next: u64,
@@ -75,7 +78,7 @@ struct Table {
 
 struct Issued {
     number: u64,
-    user: Arc<str>,
+    holder: Holder,
 }
 
 /// Shared by all threads. Reads take the lock shared, and most requests not at all (see
@@ -107,30 +110,34 @@ impl SimpleTokens {
         self.ttl
     }
 
-    pub(super) fn issue(&self, user: &str, credential_revision: u64) -> Result<Secret, Refusal> {
+    pub(super) fn issue(
+        &self,
+        keyspace: KeyspaceId,
+        user: &str,
+        credential_revision: u64,
+    ) -> Result<Secret, Refusal> {
         let letters = random_letters()?;
         let now = Instant::now();
         let mut table = self.table.write();
         table.next += 1;
         let number = table.next;
         let text: Arc<str> = format!("{letters}.{number}").into();
-        let user: Arc<str> = match table.by_user.get_key_value(user) {
-            Some((shared, _)) => shared.clone(),
-            None => user.into(),
-        };
+        let holder = Holder { keyspace, user: user.into() };
+        // One text for all tokens of a user.
+        let holder = table.by_holder.get_key_value(&holder).map_or(holder, |(shared, _)| shared.clone());
         let entry = Entry {
-            user: user.clone(),
+            holder: holder.clone(),
             credential_revision,
             born: now,
             expires: AtomicU64::new(millis(self.ttl)),
             revoked: AtomicBool::new(false),
         };
         table.by_text.insert(text.clone(), Arc::new(entry));
-        table.by_user.entry(user.clone()).or_default().insert(number, text.clone());
-        table.order.push_back(Issued { number, user: user.clone() });
+        table.by_holder.entry(holder.clone()).or_default().insert(number, text.clone());
+        table.order.push_back(Issued { number, holder: holder.clone() });
         table.drop_dead(now);
-        if table.by_user.get(&user).is_some_and(|own| own.len() > self.limits.of_user) {
-            table.drop_oldest_of(&user);
+        if table.by_holder.get(&holder).is_some_and(|own| own.len() > self.limits.of_user) {
+            table.drop_oldest_of(&holder);
         }
         while table.by_text.len() > self.limits.total && table.drop_oldest() {}
         self.count.store(table.by_text.len() as u64, Ordering::Relaxed);
@@ -141,27 +148,33 @@ impl SimpleTokens {
         self.table.read().by_text.get(text).cloned()
     }
 
-    /// Costs one load when there is none.
-    pub(super) fn forget_all(&self) {
-        if self.count.load(Ordering::Relaxed) == 0 {
+    /// Costs one load when there is no token at all, and a shared look when there is none of this keyspace.
+    pub(super) fn forget_all(&self, keyspace: KeyspaceId) {
+        if self.count.load(Ordering::Relaxed) == 0
+            || !self.table.read().by_holder.keys().any(|holder| holder.keyspace == keyspace)
+        {
             return;
         }
         let mut table = self.table.write();
-        for entry in table.by_text.values() {
-            entry.revoked.store(true, Ordering::Relaxed);
+        let gone: Vec<(Holder, u64)> = table
+            .by_holder
+            .iter()
+            .filter(|(holder, _)| holder.keyspace == keyspace)
+            .flat_map(|(holder, own)| own.keys().map(|number| (holder.clone(), *number)))
+            .collect();
+        for (holder, number) in gone {
+            table.remove_number(&holder, number);
         }
-        // The counter goes on: a token is never given twice.
-        *table = Table { next: table.next, ..Table::default() };
-        self.count.store(0, Ordering::Relaxed);
+        self.count.store(table.by_text.len() as u64, Ordering::Relaxed);
     }
 }
 
 impl Table {
-    fn remove_number(&mut self, user: &Arc<str>, number: u64) -> bool {
-        let Some(own) = self.by_user.get_mut(user) else { return false };
+    fn remove_number(&mut self, holder: &Holder, number: u64) -> bool {
+        let Some(own) = self.by_holder.get_mut(holder) else { return false };
         let Some(text) = own.remove(&number) else { return false };
         if own.is_empty() {
-            self.by_user.remove(user);
+            self.by_holder.remove(holder);
         }
         if let Some(entry) = self.by_text.remove(&text) {
             entry.revoked.store(true, Ordering::Relaxed);
@@ -169,16 +182,18 @@ impl Table {
         true
     }
 
-    fn drop_oldest_of(&mut self, user: &Arc<str>) {
-        if let Some(number) = self.by_user.get(user).and_then(|own| own.first_key_value()).map(|(n, _)| *n) {
-            self.remove_number(user, number);
+    fn drop_oldest_of(&mut self, holder: &Holder) {
+        if let Some(number) =
+            self.by_holder.get(holder).and_then(|own| own.first_key_value()).map(|(n, _)| *n)
+        {
+            self.remove_number(holder, number);
         }
     }
 
     /// False when there was nothing to drop.
     fn drop_oldest(&mut self) -> bool {
         while let Some(issued) = self.order.pop_front() {
-            if self.remove_number(&issued.user, issued.number) {
+            if self.remove_number(&issued.holder, issued.number) {
                 return true;
             }
         }
@@ -190,7 +205,7 @@ impl Table {
     fn drop_dead(&mut self, now: Instant) {
         for _ in 0..2 {
             let Some(issued) = self.order.pop_front() else { return };
-            let text = self.by_user.get(&issued.user).and_then(|own| own.get(&issued.number)).cloned();
+            let text = self.by_holder.get(&issued.holder).and_then(|own| own.get(&issued.number)).cloned();
             let Some(text) = text else { continue };
             match self.by_text.get(&text) {
                 Some(entry) if entry.is_alive(now) => {
@@ -198,7 +213,7 @@ impl Table {
                     return;
                 }
                 Some(_) | None => {
-                    self.remove_number(&issued.user, issued.number);
+                    self.remove_number(&issued.holder, issued.number);
                 }
             }
         }
@@ -232,8 +247,8 @@ mod tests {
     #[test]
     fn a_token_is_sixteen_letters_a_dot_and_a_number() {
         let tokens = SimpleTokens::new(Duration::from_secs(300));
-        let first = tokens.issue("alice", 1).unwrap();
-        let second = tokens.issue("alice", 1).unwrap();
+        let first = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
+        let second = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
         assert_ne!(first, second);
         for token in [first, second] {
             let (letters, number) = token.expose().split_once('.').unwrap();
@@ -247,7 +262,7 @@ mod tests {
     fn a_token_lives_from_its_last_use() {
         let ttl = Duration::from_secs(300);
         let tokens = SimpleTokens::new(ttl);
-        let text = tokens.issue("alice", 1).unwrap();
+        let text = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
         let entry = tokens.find(text.expose()).unwrap();
         let start = entry.born;
         assert!(entry.touch(start + Duration::from_secs(299), ttl));
@@ -259,9 +274,10 @@ mod tests {
     fn the_oldest_goes_when_a_user_or_all_have_too_many() {
         let limits = TokenLimits { total: 4, of_user: 2 };
         let tokens = SimpleTokens::with_limits(Duration::from_secs(300), limits);
-        let alice: Vec<_> = (0..3).map(|_| tokens.issue("alice", 1).unwrap()).collect();
+        let alice: Vec<_> = (0..3).map(|_| tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap()).collect();
         assert_eq!(alice.iter().map(|t| alive(&tokens, t)).collect::<Vec<_>>(), [false, true, true]);
-        let others: Vec<_> = ["b", "c", "d"].iter().map(|user| tokens.issue(user, 1).unwrap()).collect();
+        let others: Vec<_> =
+            ["b", "c", "d"].iter().map(|user| tokens.issue(KeyspaceId::DEFAULT, user, 1).unwrap()).collect();
         assert!(!alive(&tokens, &alice[1]) && alive(&tokens, &alice[2]));
         assert!(others.iter().all(|token| alive(&tokens, token)));
         assert_eq!(tokens.table.read().by_text.len(), 4);
@@ -271,18 +287,18 @@ mod tests {
     fn dead_tokens_do_not_pile_up() {
         let tokens = SimpleTokens::new(Duration::ZERO);
         for _ in 0..100 {
-            tokens.issue("alice", 1).unwrap();
+            tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
         }
         let table = tokens.table.read();
-        assert!(table.by_text.len() <= 2 && table.order.len() <= 2 && table.by_user.len() <= 1);
+        assert!(table.by_text.len() <= 2 && table.order.len() <= 2 && table.by_holder.len() <= 1);
     }
 
     #[test]
     fn forgetting_kills_what_a_connection_remembers() {
         let tokens = SimpleTokens::new(Duration::from_secs(300));
-        let text = tokens.issue("alice", 1).unwrap();
+        let text = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
         let entry = tokens.find(text.expose()).unwrap();
-        tokens.forget_all();
+        tokens.forget_all(KeyspaceId::DEFAULT);
         assert!(tokens.find(text.expose()).is_none());
         assert!(!entry.touch(Instant::now(), tokens.ttl()));
     }

@@ -38,6 +38,7 @@ impl Bench {
         ConnectionIdentity::new(
             "127.0.0.1:1".parse().unwrap(),
             true,
+            None,
             certificate,
             Box::new(Counted(self.proofs.clone())),
         )
@@ -60,9 +61,31 @@ impl Bench {
     }
 
     async fn login(&self, name: &str, password: &str) -> Result<String, Refusal> {
-        let token = self.identifier.authenticate(&self.auth, name, Secret::new(password.to_owned())).await?;
+        let token = self
+            .identifier
+            .authenticate(default_home(&self.auth), name, Secret::new(password.to_owned()))
+            .await?;
         Ok(token.expose().to_owned())
     }
+}
+
+/// A server without tenants.
+impl Directory for AuthTables {
+    fn auth(&self, keyspace: KeyspaceId) -> Option<&AuthTables> {
+        (keyspace == KeyspaceId::DEFAULT).then_some(self)
+    }
+
+    fn keyspace_of_host(&self, _: &str) -> Option<KeyspaceId> {
+        None
+    }
+
+    fn keyspace_of_tenant(&self, _: &str) -> Option<KeyspaceId> {
+        None
+    }
+}
+
+fn default_home(auth: &AuthTables) -> Home<'_> {
+    Home { keyspace: KeyspaceId::DEFAULT, tenant: None, auth }
 }
 
 fn add(auth: &mut AuthTables, name: &str, password: Option<PasswordHash>, credential_revision: u64) {
@@ -202,10 +225,13 @@ fn nothing_secret_is_printed() {
         "127.0.0.1:1".parse().unwrap(),
         true,
         None,
+        None,
         Box::new(Counted(Arc::default())),
     );
     let tokens = SimpleTokens::new(Duration::from_secs(300));
-    let token = tokens.issue("alice", 1).unwrap();
+    let token = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
     connection.remember(token.expose(), Remembered::Simple(tokens.find(token.expose()).unwrap()));
     assert!(!format!("{connection:?} {token:?}").contains(token.expose()));
 }
+
+mod tenants;

@@ -71,11 +71,14 @@ impl Method {
 
 macro_rules! unary {
     ($path:literal, $name:ident) => {
+        unary!($path, $name, $name)
+    };
+    ($path:literal, $decode:ident, $encode:ident) => {
         Method {
             path: $path,
             kind: Kind::Unary {
-                decode: decode::$name,
-                encode: |identity, reply| framed(encode::$name(identity, reply)),
+                decode: decode::$decode,
+                encode: |identity, reply| framed(encode::$encode(identity, reply)),
             },
         }
     };
@@ -135,6 +138,11 @@ pub(super) static METHODS: &[Method] = &[
     other("/v3electionpb.Election/Leader", Kind::Later),
     other("/v3electionpb.Election/Observe", Kind::Later),
     other("/v3electionpb.Election/Resign", Kind::Later),
+    unary!("/keygate.admin.v1.Tenants/Create", tenant_create, tenant),
+    unary!("/keygate.admin.v1.Tenants/Get", tenant_get, tenant),
+    unary!("/keygate.admin.v1.Tenants/List", tenant_list),
+    unary!("/keygate.admin.v1.Tenants/Change", tenant_change, tenant),
+    unary!("/keygate.admin.v1.Tenants/Delete", tenant_delete),
     other("/grpc.health.v1.Health/Check", Kind::HealthCheck),
     other("/grpc.health.v1.Health/Watch", Kind::HealthWatch),
 ];

@@ -1,7 +1,7 @@
 use super::*;
 use tonic::Code::{
-    DataLoss, FailedPrecondition, Internal, InvalidArgument, NotFound, OutOfRange, PermissionDenied,
-    ResourceExhausted, Unauthenticated, Unavailable, Unimplemented, Unknown,
+    AlreadyExists, DataLoss, FailedPrecondition, Internal, InvalidArgument, NotFound, OutOfRange,
+    PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable, Unimplemented, Unknown,
 };
 
 /// Every refusal there is, with what goes over the wire. A new one does not compile in `position`
@@ -62,10 +62,30 @@ fn table() -> Vec<(Refusal, Code, &'static str)> {
         (R::Unimplemented, Unimplemented, "keygate: not supported by this server yet"),
         (R::Internal { cause: "secret of the operator" }, Internal, "keygate: internal failure"),
         (R::PasswordTooLong, Unknown, "bcrypt: password length exceeds 72 bytes"),
+        (R::TenantExists(tenant()), AlreadyExists, "keygate: tenant `pay` exists already"),
+        (R::TenantNotFound(tenant()), NotFound, "keygate: there is no tenant `pay`"),
+        (
+            R::TenantName { name: "A".to_owned() },
+            InvalidArgument,
+            "keygate: `A` is not a tenant's name: it takes 1 to 63 of a-z, 0-9 and `-`, neither beginning nor ending \
+             with `-`, and is not `default`",
+        ),
+        (R::HostName { host: "*".to_owned() }, InvalidArgument, "keygate: `*` is not a host name"),
+        (R::TooManyHosts { limit: 32 }, InvalidArgument, "keygate: more than `32` host names"),
+        (
+            R::HostTaken { host: "h".to_owned(), tenant: tenant() },
+            AlreadyExists,
+            "keygate: host `h` leads to tenant `pay` already",
+        ),
+        (R::TenantSuspended, FailedPrecondition, "keygate: tenant is suspended: it can be read, not changed"),
     ]
 }
 
-const VARIANTS: usize = 49;
+fn tenant() -> keygate_core::TenantName {
+    keygate_core::TenantName::parse("pay").unwrap()
+}
+
+const VARIANTS: usize = 56;
 
 fn position(refusal: &Refusal) -> usize {
     use Refusal as R;
@@ -119,6 +139,13 @@ fn position(refusal: &Refusal) -> usize {
         R::Unimplemented => 46,
         R::Internal { .. } => 47,
         R::PasswordTooLong => 48,
+        R::TenantExists(_) => 49,
+        R::TenantNotFound(_) => 50,
+        R::TenantName { .. } => 51,
+        R::HostName { .. } => 52,
+        R::TooManyHosts { .. } => 53,
+        R::HostTaken { .. } => 54,
+        R::TenantSuspended => 55,
     }
 }
 

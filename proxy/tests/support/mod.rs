@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use hyper_util::rt::TokioIo;
+use keygate_proto::etcdserverpb::{AuthenticateRequest, auth_client::AuthClient};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -18,6 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
@@ -146,6 +148,27 @@ impl Server {
         self.caller(Shown { certificate: Some(certificate), token: None }).await
     }
 
+    /// With a token of this user, given as for a login.
+    pub(crate) async fn logged_in(&self, name: &str, password: &str) -> Caller {
+        let mut caller = self.caller(Shown::default()).await;
+        caller.token = Some(self.login(name, password).await.expect("the login is right"));
+        caller
+    }
+
+    pub(crate) async fn login(&self, name: &str, password: &str) -> Result<String, Status> {
+        let caller = self.caller(Shown::default()).await;
+        let request = AuthenticateRequest { name: name.to_owned(), password: password.to_owned() };
+        Ok(AuthClient::new(caller.channel).authenticate(request).await?.into_inner().token)
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("keygate.data")
+    }
+
     fn issue(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let ca = std::fs::read(self.pki("ca.pem")).unwrap();
         let (_, pem) = x509_parser::pem::parse_x509_pem(&ca).unwrap();
@@ -177,7 +200,25 @@ impl Drop for Server {
     }
 }
 
+/// Adds a caller's token to each call.
+#[derive(Clone)]
+pub(crate) struct Sign(Option<String>);
+
+impl tonic::service::Interceptor for Sign {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("token", token.parse().unwrap());
+        }
+        Ok(request)
+    }
+}
+
 impl Caller {
+    /// For clients of a service.
+    pub(crate) fn signed(&self) -> InterceptedService<Channel, Sign> {
+        InterceptedService::new(self.channel.clone(), Sign(self.token.clone()))
+    }
+
     /// Any RPC with one request message; the first message of its answer. The request stream ends
     /// behind the message.
     pub(crate) async fn raw(&self, path: &str, message: Vec<u8>) -> Result<Bytes, Status> {

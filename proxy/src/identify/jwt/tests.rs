@@ -104,7 +104,7 @@ fn a_public_key_is_no_hmac_secret() {
     assert!(keys.verify(&forged.unwrap()).is_err());
     let honest =
         JwtKeys::new(Algorithm::ES256, None, Some(private.as_bytes()), Duration::from_secs(9)).unwrap();
-    assert!(keys.verify(honest.sign("alice", 3).unwrap().expose()).is_ok());
+    assert!(keys.verify(honest.sign("alice", None, 3).unwrap().expose()).is_ok());
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn every_kind_of_key_signs_and_verifies() {
             Duration::from_secs(9),
         )
         .unwrap();
-        let claims = keys.verify(keys.sign("alice", 5).unwrap().expose()).unwrap();
+        let claims = keys.verify(keys.sign("alice", None, 5).unwrap().expose()).unwrap();
         assert_eq!(
             (claims.username.as_ref(), claims.revision, claims.is_expired()),
             ("alice", Some(5), false)
@@ -164,7 +164,7 @@ fn wrong_keys_are_refused_at_the_start() {
 fn with_a_public_key_alone_nothing_is_signed() {
     let (_, public) = ec_keys(&rcgen::PKCS_ECDSA_P256_SHA256);
     let keys = JwtKeys::new(Algorithm::ES256, Some(public.as_bytes()), None, Duration::from_secs(9)).unwrap();
-    assert_eq!(keys.sign("alice", 1).err(), Some(Refusal::VerifyOnlyKey));
+    assert_eq!(keys.sign("alice", None, 1).err(), Some(Refusal::VerifyOnlyKey));
 }
 
 #[test]
@@ -172,5 +172,5 @@ fn a_key_as_openssl_writes_it_by_default_is_read() {
     // SEC1, from `openssl ecparam -name prime256v1 -genkey -noout`; made for this test.
     let sec1 = include_str!("sec1_key_for_tests.pem");
     let keys = JwtKeys::new(Algorithm::ES256, None, Some(sec1.as_bytes()), Duration::from_secs(9)).unwrap();
-    assert!(keys.verify(keys.sign("alice", 1).unwrap().expose()).is_ok());
+    assert!(keys.verify(keys.sign("alice", None, 1).unwrap().expose()).is_ok());
 }

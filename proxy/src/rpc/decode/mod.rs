@@ -7,6 +7,7 @@ mod auth;
 mod kv;
 mod lease;
 mod maintenance;
+mod tenants;
 mod watch;
 
 pub(super) use lease::keep_alive;
@@ -14,7 +15,7 @@ pub(super) use watch::create as watch_create;
 
 use bytes::Bytes;
 use keygate_core::{Limits, Operation, Plaintext, Refusal};
-use keygate_proto::{etcdserverpb as pb, health};
+use keygate_proto::{admin, etcdserverpb as pb, health};
 use prost::Message;
 use tonic::Status;
 
@@ -137,6 +138,27 @@ pub(super) fn auth_disable(bytes: Bytes, _: &Limits) -> Decoded {
 pub(super) fn auth_status(bytes: Bytes, _: &Limits) -> Decoded {
     let pb::AuthStatusRequest {} = message(bytes)?;
     Ok(Operation::AuthStatus)
+}
+
+pub(super) fn tenant_create(bytes: Bytes, _: &Limits) -> Decoded {
+    tenants::create(message(bytes)?)
+}
+
+pub(super) fn tenant_get(bytes: Bytes, _: &Limits) -> Decoded {
+    tenants::get(message(bytes)?)
+}
+
+pub(super) fn tenant_list(bytes: Bytes, _: &Limits) -> Decoded {
+    let admin::TenantListRequest {} = message(bytes)?;
+    Ok(Operation::TenantList)
+}
+
+pub(super) fn tenant_change(bytes: Bytes, _: &Limits) -> Decoded {
+    tenants::change(message(bytes)?)
+}
+
+pub(super) fn tenant_delete(bytes: Bytes, _: &Limits) -> Decoded {
+    tenants::delete(message(bytes)?)
 }
 
 pub(super) fn authenticate(bytes: Bytes, _: &Limits) -> Decoded {

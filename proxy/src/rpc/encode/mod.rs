@@ -7,11 +7,13 @@ mod auth;
 mod kv;
 mod lease;
 mod maintenance;
+mod tenants;
 
 pub(super) use auth::*;
 pub(super) use kv::*;
 pub(super) use lease::*;
 pub(super) use maintenance::*;
+pub(super) use tenants::*;
 
 use bytes::Bytes;
 use keygate_core::{Plaintext, Refusal, Reply};
