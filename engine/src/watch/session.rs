@@ -305,7 +305,8 @@ impl WatchSession {
 
     fn found(&mut self, slot: Slot, step: &Step, found: Changes) -> Option<WatchUpdate> {
         let mut registry = self.registry.lock();
-        let watcher = registry.get_mut(slot)?;
+        // One that was turned away meanwhile is told so, and nothing else.
+        let watcher = registry.get_mut(slot).filter(|watcher| watcher.pace != Pace::Ended)?;
         watcher.next_revision = found.next_revision;
         let events: Vec<_> = found
             .events
