@@ -129,11 +129,6 @@ impl Keyspace {
         self.count.live
     }
 
-    /// Whether a walk over `range` meets more than `limit` index entries, deleted ones included. Costs at most `limit` steps.
-    pub fn has_more_entries_than(&self, range: &KeyRange, limit: usize) -> bool {
-        self.entries(range).nth(limit).is_some()
-    }
-
     /// Bytes of the keys and values that exist now, wherever they are held.
     pub fn current_bytes(&self) -> u64 {
         self.count.live_key_bytes + self.count.value_bytes
@@ -199,6 +194,7 @@ impl Keyspace {
         match error {
             RowError::NeedsStore => ReadError::NeedsStore,
             RowError::Corrupt(text) => ReadError::Corrupt(text),
+            RowError::Abandoned => ReadError::Abandoned,
             RowError::Missing(_) if self.overtaken(revision) => {
                 if pinned {
                     ReadError::Refused(keygate_core::Refusal::Compacted)

@@ -74,6 +74,7 @@ impl From<ReadError> for Stop {
                 Self::Fatal(ApplyError::Corrupt("a row of the newest state is gone".to_owned()))
             }
             ReadError::Corrupt(text) => Self::Fatal(ApplyError::Corrupt(text)),
+            ReadError::Abandoned => Self::Fatal(ApplyError::Row(RowError::Abandoned)),
         }
     }
 }
