@@ -6,6 +6,7 @@
 //!
 //! This is the only crate that names casbin, and only `model` does.
 
+pub mod bundle;
 mod compiled;
 mod compiler;
 mod group;
@@ -16,6 +17,7 @@ mod rows;
 
 pub use compiled::CompiledPolicy;
 pub use compiler::Compiler;
+pub use model::{BUNDLE_MODEL, BundleModelError, BundleOracle, OracleAnswer, OracleCaller};
 pub use model::{Model, ModelError, Oracle, validate};
 pub use rows::{RowError, rows};
 
