@@ -9,17 +9,24 @@
 pub mod bundle;
 mod compiled;
 mod compiler;
+mod decision;
+mod explain;
 mod group;
 mod interval;
+mod membership;
 
 mod model;
 mod rows;
+mod segments;
 
 pub use compiled::CompiledPolicy;
 pub use compiler::Compiler;
+pub use decision::{Asker, BundlePolicy, Decision, Outcome};
+pub use explain::{Explanation, Missing, Nearest};
 pub use model::{BUNDLE_MODEL, BundleModelError, BundleOracle, OracleAnswer, OracleCaller};
 pub use model::{Model, ModelError, Oracle, validate};
 pub use rows::{RowError, rows};
+pub use segments::RowId;
 
 /// The model that this server implements.
 pub const MODEL: &str = include_str!("../model/model.conf");

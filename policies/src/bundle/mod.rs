@@ -28,6 +28,7 @@ pub use files::{Files, FilesError};
 pub use finding::{Finding, Rule, Severity};
 pub use instant::Instant;
 pub use manifest::Manifest;
+pub(crate) use pattern::is_prefix;
 pub use pattern::{RangeText, key_range};
 pub use request::{Request, RequestError};
 pub use row::{Action, Effect, Link, OnPartial, Row, RowAction, Subject, Tenant, Verb};

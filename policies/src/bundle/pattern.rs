@@ -108,6 +108,11 @@ pub(crate) fn prefix(text: Bytes) -> KeyRange {
     KeyRange::Span { start: text, end: end.into() }
 }
 
+/// Is it every key that begins with something?
+pub(crate) fn is_prefix(range: &KeyRange) -> bool {
+    prefix(range.start().clone()) == *range
+}
+
 /// A range in the shortest form that [`parse`] reads as it.
 pub struct RangeText<'a>(pub &'a KeyRange);
 

@@ -197,18 +197,6 @@ pub struct Link {
     pub lint_allowed: Box<[Box<str>]>,
 }
 
-impl Row {
-    /// Do the two say the same?
-    pub(crate) fn equals(&self, other: &Self) -> bool {
-        self.subject == other.subject
-            && self.tenant == other.tenant
-            && self.keys == other.keys
-            && self.action == other.action
-            && self.effect == other.effect
-            && self.conditions == other.conditions
-    }
-}
-
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
