@@ -13,6 +13,7 @@ mod decision;
 mod explain;
 mod group;
 mod interval;
+mod lint;
 mod membership;
 
 mod model;
@@ -23,6 +24,7 @@ pub use compiled::CompiledPolicy;
 pub use compiler::Compiler;
 pub use decision::{Asker, BundlePolicy, Decision, Outcome};
 pub use explain::{Explanation, Missing, Nearest};
+pub use lint::lint;
 pub use model::{BUNDLE_MODEL, BundleModelError, BundleOracle, OracleAnswer, OracleCaller};
 pub use model::{Model, ModelError, Oracle, validate};
 pub use rows::{RowError, rows};
