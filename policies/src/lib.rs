@@ -19,6 +19,7 @@ mod membership;
 mod model;
 mod rows;
 mod segments;
+mod testing;
 
 pub use compiled::CompiledPolicy;
 pub use compiler::Compiler;
@@ -29,6 +30,7 @@ pub use model::{BUNDLE_MODEL, BundleModelError, BundleOracle, OracleAnswer, Orac
 pub use model::{Model, ModelError, Oracle, validate};
 pub use rows::{RowError, rows};
 pub use segments::RowId;
+pub use testing::{Failure, Report, run_tests};
 
 /// The model that this server implements.
 pub const MODEL: &str = include_str!("../model/model.conf");
