@@ -7,9 +7,11 @@
 //! This is the only crate that names casbin, and only `model` does.
 
 pub mod bundle;
+mod circumstances;
 mod compiled;
 mod compiler;
 mod decision;
+mod diff;
 mod explain;
 mod group;
 mod interval;
@@ -24,6 +26,7 @@ mod testing;
 pub use compiled::CompiledPolicy;
 pub use compiler::Compiler;
 pub use decision::{Asker, BundlePolicy, Decision, Outcome};
+pub use diff::{Delta, diff};
 pub use explain::{Explanation, Missing, Nearest};
 pub use lint::lint;
 pub use model::{BUNDLE_MODEL, BundleModelError, BundleOracle, OracleAnswer, OracleCaller};

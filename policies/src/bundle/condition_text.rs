@@ -220,15 +220,19 @@ impl fmt::Display for Conditions {
 /// The fewest networks that are exactly these addresses.
 fn networks(source: &Spans) -> Vec<String> {
     let mut texts = Vec::new();
+    // All of IPv6 lies on both sides of IPv4.
+    let v6 = Spans::new(vec![(0, FIRST_V4 - 1), (LAST_V4 + 1, u128::MAX)]);
+    let has_all_v6 = source.includes(&v6);
     for (low, high) in source.spans() {
-        let mut next = Some(*low);
-        while let Some(first) = next.filter(|first| first <= high) {
+        let (low, high) = if has_all_v6 { (*low.max(&FIRST_V4), *high.min(&LAST_V4)) } else { (*low, *high) };
+        let mut next = Some(low);
+        while let Some(first) = next.filter(|first| *first <= high) {
             // A block is as large as its first address is round, and does not mix the families.
             let mut bits = first.trailing_zeros().min(128);
             let fits = |bits: u32| {
                 let last = first | u128::MAX.checked_shr(128 - bits).unwrap_or(0);
                 let v4 = |number: u128| (FIRST_V4..=LAST_V4).contains(&number);
-                last <= *high && v4(first) == v4(last) && !(first < FIRST_V4 && LAST_V4 < last)
+                last <= high && v4(first) == v4(last) && !(first < FIRST_V4 && LAST_V4 < last)
             };
             while !fits(bits) {
                 bits -= 1;
@@ -240,6 +244,9 @@ fn networks(source: &Spans) -> Vec<String> {
             });
             next = last.checked_add(1);
         }
+    }
+    if has_all_v6 {
+        texts.push("::/0".to_owned());
     }
     texts
 }
