@@ -22,6 +22,7 @@ mod model;
 mod rows;
 mod segments;
 mod testing;
+mod who;
 
 pub use compiled::CompiledPolicy;
 pub use compiler::Compiler;
@@ -34,6 +35,7 @@ pub use model::{Model, ModelError, Oracle, validate};
 pub use rows::{RowError, rows};
 pub use segments::RowId;
 pub use testing::{Failure, Report, run_tests};
+pub use who::{Holder, who_can};
 
 /// The model that this server implements.
 pub const MODEL: &str = include_str!("../model/model.conf");
