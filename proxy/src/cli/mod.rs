@@ -4,6 +4,7 @@
 //! caller hands in.
 
 mod check;
+mod policy;
 mod serve;
 mod version;
 
@@ -46,6 +47,11 @@ enum Command {
         mode: Rules,
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
+    },
+    /// Check, test, compare and question policy bundles
+    Policy {
+        #[command(subcommand)]
+        command: policy::PolicyCommand,
     },
     /// Print the version
     Version {
@@ -99,6 +105,7 @@ pub fn main(run: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {
             };
             check::check(&file, mode, output)
         }
+        Ok(Cli { command: Command::Policy { command } }) => policy::run(command),
         Ok(Cli { command: Command::Version { output } }) => {
             say(&version::version(output));
             ExitCode::SUCCESS
