@@ -4,6 +4,7 @@
 //! moment is in (a window of the week that an interval does not reach) are left out.
 
 use crate::bundle::{Conditions, Connection, Connections, Context, Instant, Spans};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -122,43 +123,75 @@ fn moment_in(from: Instant, until: Instant, week: Option<&Spans>) -> Option<Inst
     waits.min().map(Instant).filter(|found| *found < until)
 }
 
-/// The same circumstances in fewer boxes.
+/// The same circumstances in fewer boxes: those that differ in one thing only become one, thing by thing,
+/// until nothing joins any more.
 pub(crate) fn joined(mut boxes: Vec<Conditions>) -> Vec<Conditions> {
     loop {
-        let pairs = (0..boxes.len()).flat_map(|a| (a + 1..boxes.len()).map(move |b| (a, b)));
-        let found = pairs.filter_map(|(a, b)| Some((a, b, join(boxes.get(a)?, boxes.get(b)?)?))).next();
-        let Some((a, b, both)) = found else {
+        let before = boxes.len();
+        // What is left out reads worst for addresses and best for connections, so these come last.
+        boxes = joined_by(
+            boxes,
+            |own| own.source = None,
+            |into, other| {
+                into.source = union(into.source.as_ref(), other.source.as_ref(), u128::MAX);
+            },
+        );
+        boxes = joined_by(
+            boxes,
+            |own| own.week = None,
+            |into, other| {
+                into.week = union(into.week.as_ref(), other.week.as_ref(), WEEK - 1);
+            },
+        );
+        boxes = joined_times(boxes);
+        boxes = joined_by(
+            boxes,
+            |own| own.connections = Connections::NONE,
+            |into, other| {
+                into.connections = into.connections.union(other.connections);
+            },
+        );
+        if boxes.len() == before {
             boxes.sort();
             return boxes;
-        };
-        boxes.swap_remove(b);
-        if let Some(place) = boxes.get_mut(a) {
-            *place = both;
         }
     }
 }
 
-/// One box that is both, if they differ in one thing only.
-fn join(a: &Conditions, b: &Conditions) -> Option<Conditions> {
-    let times = (a.from, a.until) == (b.from, b.until);
-    let same = [a.source == b.source, a.week == b.week, times, a.connections == b.connections];
-    match same {
-        [false, true, true, true] => {
-            let source = whole(a.source.as_ref()?.union(b.source.as_ref()?), u128::MAX);
-            Some(Conditions { source, ..a.clone() })
+/// Joins boxes that are equal but for what `forget` takes away.
+fn joined_by(
+    boxes: Vec<Conditions>,
+    forget: impl Fn(&mut Conditions),
+    join: impl Fn(&mut Conditions, &Conditions),
+) -> Vec<Conditions> {
+    let mut grouped: BTreeMap<Conditions, Conditions> = BTreeMap::new();
+    for own in boxes {
+        let mut rest = own.clone();
+        forget(&mut rest);
+        match grouped.entry(rest) {
+            Entry::Vacant(place) => drop(place.insert(own)),
+            Entry::Occupied(mut place) => join(place.get_mut(), &own),
         }
-        [true, false, true, true] => {
-            let week = whole(a.week.as_ref()?.union(b.week.as_ref()?), WEEK - 1);
-            Some(Conditions { week, ..a.clone() })
-        }
-        [true, true, false, true] if a.until == b.from => Some(Conditions { until: b.until, ..a.clone() }),
-        [true, true, false, true] if b.until == a.from => Some(Conditions { from: b.from, ..a.clone() }),
-        [true, true, true, false] => {
-            Some(Conditions { connections: a.connections.union(b.connections), ..a.clone() })
-        }
-        [true, true, true, true] => Some(a.clone()),
-        _ => None,
     }
+    grouped.into_values().collect()
+}
+
+fn union(a: Option<&Spans>, b: Option<&Spans>, last: u128) -> Option<Spans> {
+    whole(a?.union(b?), last)
+}
+
+/// Joins intervals that follow each other in boxes that are equal else.
+fn joined_times(mut boxes: Vec<Conditions>) -> Vec<Conditions> {
+    let others = |own: &Conditions| (own.source.clone(), own.week.clone(), own.connections);
+    boxes.sort_by_cached_key(|own| (others(own), own.from));
+    let mut joined: Vec<Conditions> = Vec::with_capacity(boxes.len());
+    for own in boxes {
+        match joined.last_mut() {
+            Some(last) if others(last) == others(&own) && last.until == own.from => last.until = own.until,
+            _ => joined.push(own),
+        }
+    }
+    joined
 }
 
 #[cfg(test)]

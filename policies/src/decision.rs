@@ -4,7 +4,7 @@
 //! keys in turn: deny rows first, then allow rows, which may cover a range together. Nothing is cached and
 //! nothing is locked, so the thousandth question costs what the first one did.
 
-use crate::bundle::{Action, Bundle, Conditions, Context, Effect, OnPartial, Row, Subject, Tenant};
+use crate::bundle::{Action, Bundle, Conditions, Context, Effect, Instant, OnPartial, Row, Subject, Tenant};
 use crate::membership::{Applying, Membership};
 use crate::segments::{End, RowId, Segments, range_of};
 use ahash::AHashMap;
@@ -149,6 +149,17 @@ impl BundlePolicy {
             }
         }
         merged.into_iter().map(|(start, end)| range_of(start.into(), &end)).collect()
+    }
+
+    /// When, after the context's time, decisions for this caller and action may change because time passes.
+    /// Whoever keeps something open on a decision must ask again then. `None`: never, or no time was told.
+    pub fn decided_until(&self, asker: &Asker<'_>, context: &Context, action: Action) -> Option<Instant> {
+        let now = context.now?;
+        let applying = self.membership.applying(asker);
+        let sets = self
+            .sides(&applying, action)
+            .flat_map(|sides| sides.allow.iter().chain(&sides.reject).chain(&sides.filter));
+        sets.filter_map(|set| set.conditions.as_ref()?.next_edge(now)).min()
     }
 
     fn is_all_hidden<'p>(

@@ -1,4 +1,5 @@
 //! A bundle is read whole or refused whole, and every problem is named with file, line and column.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 mod bundles;
 
@@ -266,6 +267,27 @@ fn folders_and_tars_are_the_same_bundle() {
     std::fs::create_dir(folder.path().join("more")).unwrap();
     assert!(Files::open(folder.path()).is_err());
     assert!(Files::open(&folder.path().join("absent")).is_err());
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(500))]
+
+    /// A tar with bytes changed, or cut short, is read or refused.
+    #[test]
+    fn no_tar_panics(changes in proptest::collection::vec((0_usize..8_000, proptest::num::u8::ANY), 1..6), cut in 0_usize..12_000) {
+        let files = files(ROW, "", "");
+        let entries: Vec<_> = files.iter().map(|(path, bytes)| (path, bytes, tar::EntryType::Regular)).collect();
+        let mut bytes = tar(&entries);
+        for (at, byte) in changes {
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+        }
+        bytes.truncate(cut);
+        if let Ok(files) = Files::from_tar(&bytes) {
+            let _ = Draft::read(&files);
+        }
+    }
 }
 
 proptest::proptest! {

@@ -138,3 +138,43 @@ fn explanations_name_what_is_nearest() {
     assert_eq!(told.hidden, [keygate_policies::bundle::key_range("/pay/secret/*").unwrap()]);
     assert_eq!((told.uncovered, told.nearest), (None, None));
 }
+
+#[test]
+fn decisions_stay_the_same_until_the_moment_that_is_named() {
+    let policy = BundlePolicy::compile(Arc::new(bundles::bundle(
+        "p, user:u, t, /a/*, read, allow, until=2026-06-01T00:00:00Z\n\
+         p, user:u, t, /b/*, read, allow, time=Mon-Fri@08:00-18:30|Sun@23:00-01:00\n\
+         p, user:u, t, /c/*, read, deny, from=2026-03-04T12:00:30Z\n\
+         p, user:u, t, /c/*, read, allow\n\
+         p, user:other, t, *, read, allow, until=2026-03-03T00:00:00Z\n",
+        "",
+    )));
+    let asker = Asker { tenant: "t", user: "u", groups: &[] };
+    let outcomes = |now| {
+        let context = Context { now: Some(now), ..Context::default() };
+        ["/a/", "/b/", "/c/"].map(|key| {
+            let keys = keygate_core::KeyRange::Single(key.into());
+            policy.decide(&asker, &context, keygate_policies::bundle::Action::Read, &keys).outcome
+        })
+    };
+    let mut now: keygate_policies::bundle::Instant = "2026-03-02T07:59:50Z".parse().unwrap();
+    let last: keygate_policies::bundle::Instant = "2026-06-03T00:00:00Z".parse().unwrap();
+    let mut changes = 0;
+    while now < last {
+        let context = Context { now: Some(now), ..Context::default() };
+        let until = policy.decided_until(&asker, &context, keygate_policies::bundle::Action::Read).unwrap();
+        assert!(now < until, "{now}");
+        for second in (now.0..until.0).step_by(601) {
+            assert_eq!(outcomes(keygate_policies::bundle::Instant(second)), outcomes(now), "{now} {second}");
+        }
+        let before = keygate_policies::bundle::Instant(until.0 - 1);
+        assert_eq!(outcomes(before), outcomes(now), "{now}");
+        changes += u32::from(outcomes(until) != outcomes(now));
+        now = until;
+    }
+    // Twelve edges in each of thirteen weeks, two more, and the end of a day that joins the next.
+    assert!(changes > 13 * 12, "{changes}");
+    let never = Asker { user: "nobody", ..asker };
+    let context = Context { now: Some(now), ..Context::default() };
+    assert_eq!(policy.decided_until(&never, &context, keygate_policies::bundle::Action::Read), None);
+}

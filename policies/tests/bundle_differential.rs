@@ -45,7 +45,10 @@ fn compiled_bundles_decide_as_casbin_does() {
         answers[2]
     );
     assert!(pairs >= PAIRS && sum(|c| c.casbin) >= PAIRS / 2);
-    assert!(answers[0] >= PAIRS / 20 && answers[1] >= PAIRS / 1_000 && answers[2] >= PAIRS / 20, "{answers:?}");
+    assert!(
+        answers[0] >= PAIRS / 20 && answers[1] >= PAIRS / 1_000 && answers[2] >= PAIRS / 20,
+        "{answers:?}"
+    );
 }
 
 fn compare(seed: u64, pairs: u64) -> Counts {

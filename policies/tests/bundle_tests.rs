@@ -1,4 +1,5 @@
 //! The tests that a bundle brings: what fails, by which row, and which rows no test needs.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 mod bundles;
 
@@ -52,4 +53,15 @@ fn failures_name_the_case_and_the_row() {
         ]
     );
     assert_eq!(report.passed, 1);
+}
+
+#[test]
+fn the_example_is_without_findings_and_its_tests_need_every_row() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/cases/example");
+    let files = keygate_policies::bundle::Files::open(std::path::Path::new(folder)).unwrap();
+    assert_eq!(keygate_policies::lint(&keygate_policies::bundle::Draft::read(&files), None), []);
+    let report = run_tests(&BundlePolicy::compile(Arc::new(Bundle::read(&files).unwrap())));
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    assert_eq!(report.unexercised, [0; 0]);
+    assert_eq!(report.passed, 27);
 }

@@ -3,6 +3,7 @@
 //! A fixture says where the finding is expected and what differs from a bundle without findings: whole
 //! files, `unsealed` ones that the manifest was not made for, or files to be left `without`.
 //! `MODEL a => b` and `MANIFEST a => b` are the files with one text replaced.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 mod bundles;
 
@@ -118,4 +119,18 @@ fn shadows_are_seen_through_actions_conditions_and_effects() {
     assert_eq!(shadowed(&["pay, /a/*, read, allow", "pay, /*, read, deny, on_partial=filter"]), none);
     assert_eq!(shadowed(&["pay, /a/*, read, deny", "pay, /*, read, allow"]), none);
     assert_eq!(shadowed(&["pay, /a/*, read, allow", "other, /a/*, read, allow"]), none);
+}
+
+#[test]
+fn the_guide_lists_every_rule() {
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/policy.md")).unwrap();
+    let listed: Vec<&str> = guide.lines().filter(|line| line.starts_with("| `")).collect();
+    let expected: Vec<String> = Rule::ALL
+        .iter()
+        .map(|rule| {
+            let severity = if rule.severity() == Severity::Error { "error" } else { "warning" };
+            format!("| `{}` | {severity} | {} |", rule.name(), rule.about())
+        })
+        .collect();
+    assert_eq!(listed, expected);
 }

@@ -1,4 +1,5 @@
 //! Who may do something, and when.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 mod bundles;
 

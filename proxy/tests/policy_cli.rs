@@ -1,4 +1,5 @@
 //! `keygate policy …` as a person or a CI job runs it: what it prints, and with which code it ends.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use std::path::Path;
 use std::process::Command;

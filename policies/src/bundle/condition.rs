@@ -1,6 +1,6 @@
 //! Under which circumstances a row applies.
 
-use super::instant::Instant;
+use super::instant::{Instant, MINUTES_OF_WEEK};
 use super::spans::Spans;
 use std::net::IpAddr;
 
@@ -109,6 +109,21 @@ impl Conditions {
         let connection = self.connections == Connections::ALL
             || context.connection.map_or(untold, |kind| self.connections.contains(kind));
         source && time && connection
+    }
+
+    /// When, after `now`, their answer may change because time passes.
+    pub fn next_edge(&self, now: Instant) -> Option<Instant> {
+        let ends = [self.from, self.until].into_iter();
+        let ends = ends.filter(|edge| *edge > now && *edge != Instant::LATEST);
+        let minute = u128::from(now.minute_of_week());
+        let waits = self.week.iter().flat_map(Spans::boundaries).map(|edge| {
+            let week = u128::from(MINUTES_OF_WEEK);
+            // The boundary that is now is the next one in a week.
+            let minutes = (edge + week - minute - 1) % week + 1;
+            let begun = now.0.saturating_sub(now.0.rem_euclid(60));
+            Instant(begun.saturating_add(i64::try_from(minutes).unwrap_or(0) * 60))
+        });
+        ends.chain(waits).min()
     }
 
     /// Do these hold wherever `other` do?

@@ -191,7 +191,6 @@ impl Reader {
         name
     }
 
-    #[expect(clippy::type_complexity, reason = "the two things that the column says")]
     fn conditions(
         &mut self,
         text: &str,

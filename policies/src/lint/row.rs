@@ -45,14 +45,12 @@ fn keys(row: &Row, report: &mut dyn FnMut(Rule, &'static str, String)) {
             );
             report(Rule::DirectoryAsKey, "PATTERN", message);
         }
-        KeyRange::Span { .. } if is_prefix(&row.keys) => {
-            if start.last().is_some_and(|last| last.is_ascii_alphanumeric() || !last.is_ascii()) {
-                let shown = escape(start);
-                let message = format!(
-                    "`{text}` holds `{shown}2` too, and every other name that begins so: write `{shown}/*` for what is below"
-                );
-                report(Rule::PrefixWithoutSeparator, "PATTERN", message);
-            }
+        KeyRange::Span { .. } if is_prefix(&row.keys) && ends_in_a_name(start) => {
+            let shown = escape(start);
+            let message = format!(
+                "`{text}` holds `{shown}2` too, and every other name that begins so: write `{shown}/*` for what is below"
+            );
+            report(Rule::PrefixWithoutSeparator, "PATTERN", message);
         }
         _ => {}
     }
@@ -61,6 +59,11 @@ fn keys(row: &Row, report: &mut dyn FnMut(Rule, &'static str, String)) {
             format!("`{text}` has `{sign}`, which stands for itself: patterns are no regular expressions");
         report(Rule::RegexMetacharacters, "PATTERN", message);
     }
+}
+
+/// Could another letter follow and make another name?
+fn ends_in_a_name(text: &[u8]) -> bool {
+    text.last().is_some_and(|last| last.is_ascii_alphanumeric() || !last.is_ascii())
 }
 
 /// What looks like a regular expression, or a path pattern with names in it.
