@@ -29,6 +29,14 @@ fn tests_that_hold_pass_and_rows_without_a_test_are_named() {
 }
 
 #[test]
+fn rows_that_cover_a_range_together_are_all_needed() {
+    let policy = "p, user:u, t, [a, c), read, allow\np, user:u, t, [c, e), read, allow\np, user:u, t, [d, f), read, allow\n";
+    let files = bundles::files(policy, "", "- as: {tenant: t, user: u}\n  allow: [\"range [b, d)\"]\n");
+    let report = run_tests(&BundlePolicy::compile(Arc::new(Bundle::read(&files).unwrap())));
+    assert_eq!((report.passed, report.unexercised), (1, vec![2]));
+}
+
+#[test]
 fn failures_name_the_case_and_the_row() {
     let report = run(
         "- as: {user: x}\n  deny: [compact]\n- as: {tenant: pay, user: svc}\n  allow: [\"put /pay/secret/x\", \"get /else\"]\n  deny: [\"put /pay/a\", \"range /pay/*\"]\n  filtered: [{request: \"range /pay/*\", hidden: [\"/pay/other/*\"]}]\n",
