@@ -22,6 +22,27 @@ fn main() {
         let name = format!("rows={rows} roles={roles} tenants={tenants}");
         println!("{name}: read {} ms, compile {} ms", read.as_millis(), started.elapsed().as_millis());
         decide(&name, &policy, rows, roles, tenants);
+        compare(&name, policy.bundle(), &files);
+    }
+}
+
+/// Against itself, with one row taken away, and with every row changed.
+fn compare(name: &str, bundle: &Bundle, files: &Files) {
+    let policy = String::from_utf8_lossy(files.get("policy.csv").unwrap_or_default()).into_owned();
+    let (_, without_first) = policy.split_once('\n').unwrap_or_default();
+    let changes = [
+        ("nothing", policy.clone()),
+        ("one row", without_first.to_owned()),
+        ("all rows", policy.replace("readwrite", "read")),
+    ];
+    for (change, text) in changes {
+        let mut files = files.clone();
+        files.insert("policy.csv", text.into_bytes());
+        files.insert("manifest.json", Manifest::of(&files, 2).to_bytes());
+        let other = Bundle::read(&files).expect("the changed bundle is valid too");
+        let started = Instant::now();
+        let deltas = keygate_policies::diff(bundle, &other).len();
+        println!("{name}: diff of {change}: {deltas} deltas in {} ms", started.elapsed().as_millis());
     }
 }
 

@@ -73,6 +73,9 @@ impl BundlePolicy {
         for (row, id) in bundle.rows().iter().zip(0..) {
             owners.entry((&row.subject, &row.tenant)).or_default().push(id);
         }
+        // By their first rows: equal bundles must name equal rows, on every machine.
+        let mut owners: Vec<_> = owners.into_iter().collect();
+        owners.sort_unstable_by_key(|(_, ids)| ids.first().copied());
         let mut grants = Vec::with_capacity(owners.len());
         let mut numbered: AHashMap<(&Subject, &Tenant), u32> = AHashMap::with_capacity(owners.len());
         for (owner, ids) in owners {

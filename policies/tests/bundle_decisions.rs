@@ -178,3 +178,37 @@ fn decisions_stay_the_same_until_the_moment_that_is_named() {
     let context = Context { now: Some(now), ..Context::default() };
     assert_eq!(policy.decided_until(&never, &context, keygate_policies::bundle::Action::Read), None);
 }
+
+#[test]
+fn equal_bundles_name_equal_rows() {
+    let groups: Vec<String> = (0..40).map(|number| format!("g{number}")).collect();
+    let rows = |effect| {
+        groups.iter().map(move |group| format!("p, group:{group}, t, *, read, {effect}\n")).collect()
+    };
+    let asked: Vec<&str> = groups.iter().map(String::as_str).collect();
+    let asker = Asker { tenant: "t", user: "u", groups: &asked };
+    let everything = keygate_core::KeyRange::everything();
+    for effect in ["allow", "deny"] {
+        let text: String = rows(effect);
+        for _ in 0..20 {
+            let policy = BundlePolicy::compile(Arc::new(bundles::bundle(&text, "")));
+            let decided = policy.decide(
+                &asker,
+                &Context::default(),
+                keygate_policies::bundle::Action::Read,
+                &everything,
+            );
+            assert_eq!(decided.row, Some(0));
+        }
+    }
+    // A role's rows come in the bundle's order too, whichever way it is held.
+    let text: String = (0..40).map(|number| format!("p, role:r{number}, t, *, read, deny\n")).collect();
+    let roles: String = (0..40).rev().map(|number| format!("g, user:u, role:r{number}, t\n")).collect();
+    for _ in 0..20 {
+        let policy = BundlePolicy::compile(Arc::new(bundles::bundle(&text, &roles)));
+        let asker = Asker { tenant: "t", user: "u", groups: &[] };
+        let decided =
+            policy.decide(&asker, &Context::default(), keygate_policies::bundle::Action::Read, &everything);
+        assert_eq!(decided.row, Some(0));
+    }
+}
