@@ -219,6 +219,8 @@ fn enough_named_keys_must_have_signed() {
     files.insert("SIGNATURES", text.into_bytes());
     files.insert("manifest.json", Manifest::of(&files, 8).to_bytes());
     assert!(matches!(verify(&files, &trusted, 1), Err(SignatureError::Wrong { line: 2, .. })));
+    files.insert("SIGNATURES", vec![b'#'; 70_000]);
+    assert_eq!(verify(&files, &trusted, 1), Err(SignatureError::TooLong));
     files.insert("SIGNATURES", "ed25519 xyz\n".into());
     assert_eq!(verify(&files, &trusted, 1), Err(SignatureError::Line { line: 1 }));
 }

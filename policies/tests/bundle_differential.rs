@@ -107,6 +107,7 @@ fn ask(generator: &mut Generator, bundle: Bundle, counts: &mut Counts) -> u64 {
             bundle.links().iter().map(ToString::to_string).collect::<Vec<_>>()
         );
         check_row(&policy, decided, action, &keys);
+        check_hidden(&policy, &asker, &context, action, &keys);
         counts.answers[decided.outcome as usize] += 1;
     }
     QUESTIONS_PER_BUNDLE
@@ -129,5 +130,29 @@ fn check_row(
     match decided.outcome {
         Outcome::Allow => assert!(row.effect == Effect::Allow && row.keys.contains(keys.start())),
         Outcome::Filter | Outcome::Deny => assert!(matches!(row.effect, Effect::Deny(_))),
+    }
+}
+
+/// Of a filtered range, exactly the keys are hidden that are denied by themselves.
+fn check_hidden(
+    policy: &BundlePolicy,
+    asker: &Asker<'_>,
+    context: &keygate_policies::bundle::Context,
+    action: keygate_policies::bundle::Action,
+    keys: &keygate_core::KeyRange,
+) {
+    let told = policy.explain(asker, context, action, keys);
+    if told.decision.outcome != Outcome::Filter {
+        assert!(told.hidden.is_empty());
+        return;
+    }
+    let edges = policy.bundle().rows().iter().flat_map(|row| [row.keys.start().clone(), row.keys.wire_end()]);
+    let after = |key: &bytes::Bytes| bytes::Bytes::from([key.as_ref(), b"\0"].concat());
+    let edges: Vec<bytes::Bytes> =
+        edges.flat_map(|key| [after(&key), key]).chain([keys.start().clone()]).collect();
+    for key in edges.into_iter().filter(|key| keys.contains(key)) {
+        let alone = policy.decide(asker, context, action, &keygate_core::KeyRange::Single(key.clone()));
+        let hidden = told.hidden.iter().any(|range| range.contains(&key));
+        assert_eq!(alone.outcome == Outcome::Deny, hidden, "{key:?} {keys:?} {:?}", told.hidden);
     }
 }

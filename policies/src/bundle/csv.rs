@@ -50,6 +50,15 @@ pub(crate) fn lines<'a>(
             findings.push(found.accepted("UTF-8; other bytes as `\\xNN`"));
             continue;
         };
+        // In comments too: a reviewer must see what is read.
+        if let Some(bad) = text.chars().find(|c| *c == '"' && !text.starts_with('#') || is_unseen(*c)) {
+            let message = format!("line holds `{}`", bad.escape_default());
+            let found = Finding::new(Rule::FileEncoding, file, number, message);
+            findings.push(found.accepted(
+                "there is no quoting; write `\\x22` for a quote, `\\xNN` for the bytes of what cannot be seen",
+            ));
+            continue;
+        }
         if let Some(comment) = text.strip_prefix('#') {
             let rule = comment
                 .trim_start()
@@ -65,16 +74,6 @@ pub(crate) fn lines<'a>(
         if text.trim_matches([' ', '\t']).is_empty() {
             continue;
         }
-        if let Some(bad) = text.chars().find(|c| *c == '"' || c.is_control() && *c != '\t') {
-            let message = format!("line holds `{}`", bad.escape_default());
-            let found = Finding::new(Rule::FileEncoding, file, number, message);
-            findings.push(
-                found.accepted(
-                    "there is no quoting; write `\\x22` for a quote, `\\xNN` for a control character",
-                ),
-            );
-            continue;
-        }
         rows += 1;
         if rows > ROW_LIMIT {
             findings.push(Finding::new(Rule::FileLimit, file, number, format!("more than {ROW_LIMIT} rows")));
@@ -82,6 +81,16 @@ pub(crate) fn lines<'a>(
         }
         visit(Line { number, columns: columns(text), allowed }, findings);
     }
+}
+
+/// Characters that do not show, or that make others show elsewhere. A blank and a tab may stand.
+pub(crate) fn is_unseen(c: char) -> bool {
+    let is_blank = matches!(c, ' ' | '\t');
+    !is_blank && (c.is_control() || c.is_whitespace())
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Splits at commas, but not inside of a range `[a, b)`.
@@ -107,6 +116,21 @@ fn columns(text: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_is_refused_in_rows_and_comments() {
+        let findings = |text: &str| {
+            let mut findings = Vec::new();
+            lines("policy.csv", text.as_bytes(), &mut findings, |_, _| {});
+            findings.len()
+        };
+        for c in ['\u{200b}', '\u{202e}', '\u{feff}', '\u{a0}', '\u{7}', '\u{85}', '\u{2066}'] {
+            assert_eq!(findings(&format!("p, role:{c}r\n")), 1, "{c:?}");
+            assert_eq!(findings(&format!("# {c}\n")), 1, "{c:?}");
+        }
+        assert_eq!(findings("p, user:jörg\t日本\n# \"said\"\n"), 0);
+        assert_eq!(findings("p, \"role:r\"\n"), 1);
+    }
 
     #[test]
     fn columns_are_split_at_commas_but_in_ranges() {

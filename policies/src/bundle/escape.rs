@@ -1,5 +1,7 @@
 //! `\xNN` and `\\`: how any bytes are written in a bundle's text.
 
+use super::csv::is_unseen;
+
 /// Why a text is no escaped text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum EscapeError {
@@ -47,7 +49,7 @@ pub fn escape(bytes: &[u8]) -> String {
             match c {
                 '\\' => text.push_str("\\\\"),
                 ',' | '"' | '*' | ')' | '#' | ' ' | '|' | ';' => push_byte(&mut text, c as u8),
-                c if c.is_control() || c.is_whitespace() => {
+                c if is_unseen(c) || c.is_whitespace() => {
                     c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| push_byte(&mut text, byte));
                 }
                 c => text.push(c),

@@ -42,7 +42,7 @@ rules! {
     FileMissing "file-missing" Error "a file that must be there and is not";
     FileDigest "file-digest" Error "a file that is not the one whose digest the manifest lists";
     FileLimit "file-limit" Error "a file, line, row count or name beyond the limits";
-    FileEncoding "file-encoding" Error "text that is not UTF-8 or holds control characters or quotes";
+    FileEncoding "file-encoding" Error "text that is not UTF-8, or holds quotes or characters that cannot be seen";
     ManifestInvalid "manifest-invalid" Error "a manifest that is not of the documented form";
     ManifestVersion "manifest-version" Error "a bundle for a newer Keygate";
     ModelUnsupported "model-unsupported" Error "a model that means something else than decisions do";

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
 
+/// Some hundred signatures; each of a trusted key costs a verification.
+const LIMIT: usize = 64 << 10;
 /// So that a signature of a manifest can never be one of something else.
 const CONTEXT: &[u8] = b"keygate policy bundle v1\0";
 /// A SubjectPublicKeyInfo of Ed25519 is these bytes and the key (RFC 8410).
@@ -23,6 +25,8 @@ pub enum SignatureError {
     Wrong { line: usize, key: String },
     #[error("bundle is signed by {found} of the keys and {needed} are needed")]
     TooFew { found: usize, needed: usize },
+    #[error("SIGNATURES is longer than {LIMIT} bytes")]
+    TooLong,
     #[error("bundle has no manifest.json")]
     NoManifest,
     #[error("key is no Ed25519 key")]
@@ -104,6 +108,9 @@ impl SigningKey {
 pub fn verify(files: &Files, keys: &[VerifyingKey], needed: usize) -> Result<Vec<String>, SignatureError> {
     let manifest = message(files.get(MANIFEST).ok_or(SignatureError::NoManifest)?);
     let text = files.get(SIGNATURES).unwrap_or_default();
+    if text.len() > LIMIT {
+        return Err(SignatureError::TooLong);
+    }
     let mut signed = BTreeSet::new();
     for (index, raw) in text.split(|byte| *byte == b'\n').enumerate() {
         let line = index + 1;

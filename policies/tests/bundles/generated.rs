@@ -122,6 +122,9 @@ impl Generator {
         let (rows, links) = (self.rng.random_range(0..=rows), self.rng.random_range(0..7));
         let mut policy: Vec<String> = (0..rows).map(|_| self.row()).collect();
         let roles: Vec<String> = (0..links).map(|_| self.link()).collect();
+        if self.rng.random_bool(0.3) {
+            policy.push("p, user:*, *, *, read, allow".to_owned());
+        }
         // A role that is held must have a row.
         for role in ROLES {
             policy.push(format!("p, role:{role}, *, =never, read, deny"));

@@ -189,8 +189,11 @@ fn open(path: &Path, output: Output) -> Result<Files, Unusable> {
 }
 
 fn read(path: &Path, output: Output) -> Result<Bundle, Unusable> {
-    let files = open(path, output)?;
-    Bundle::read(&files).map_err(|findings| Unusable {
+    usable(&open(path, output)?, path, output)
+}
+
+fn usable(files: &Files, path: &Path, output: Output) -> Result<Bundle, Unusable> {
+    Bundle::read(files).map_err(|findings| Unusable {
         output,
         message: format!("`{}` is no usable bundle: {} problems", path.display(), findings.len()),
         findings,

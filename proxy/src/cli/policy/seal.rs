@@ -9,7 +9,7 @@ use keygate_policies::bundle::{Bundle, Files, Manifest, SigningKey, VerifyingKey
 use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject as _};
 use serde_json::json;
 
-use super::{Output, Unusable, Verdict, open, read, say, unusable};
+use super::{Output, Unusable, Verdict, open, say, unusable, usable};
 
 const MANIFEST: &str = "manifest.json";
 const SIGNATURES: &str = "SIGNATURES";
@@ -49,7 +49,7 @@ fn digest_line(files: &Files) -> String {
 pub(super) fn sign(folder: &Path, key: &Path) -> Result<Verdict, Unusable> {
     let files = folder_files(folder)?;
     // Nobody should put a name under something that no server takes.
-    let bundle = read(folder, Output::Text)?;
+    let bundle = usable(&files, folder, Output::Text)?;
     let der = PrivatePkcs8KeyDer::from_pem_file(key).map_err(|error| key_error(key, &error))?;
     let key_pair = SigningKey::from_pkcs8(der.secret_pkcs8_der()).map_err(|error| key_error(key, &error))?;
     let text = key_pair.sign(&files).map_err(|error| unusable(Output::Text, error))?;
@@ -87,7 +87,7 @@ pub(super) fn verify(
     }
     let files = open(path, output)?;
     // The signatures are of the manifest: that the files are those that it lists is the reader's part.
-    let bundle = read(path, output)?;
+    let bundle = usable(&files, path, output)?;
     let verified = verify_files(&files, &trusted, need);
     match output {
         Output::Text => say(&match &verified {
