@@ -12,9 +12,10 @@ use keygate_core::KeyRange;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Who asks.
+/// Who asks: somebody who has logged in, because rows for `user:*` apply to every asker.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
+    /// The tenant's name; `default` for whoever has none.
     pub tenant: &'a str,
     pub user: &'a str,
     pub groups: &'a [&'a str],

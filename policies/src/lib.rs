@@ -4,7 +4,12 @@
 //! answers for it in tests; [`CompiledPolicy`] implements the same decisions over interval sets of
 //! byte keys and is all that requests meet. A differential test holds the two equal.
 //!
-//! This is the only crate that names casbin, and only `model` does.
+//! Policy bundles are the second form: [`bundle`] reads and refuses them, [`BundlePolicy`] decides by them (again
+//! without casbin, again held equal to it), [`lint()`], [`run_tests`], [`diff()`], [`who_can`] and
+//! [`BundlePolicy::explain`] are the operator's tools over them.
+//!
+//! This is the only crate that names casbin, and only `model` does. Nothing looks at a clock; only
+//! `bundle::Files` reads files.
 
 pub mod bundle;
 mod circumstances;

@@ -116,7 +116,7 @@ fn questions_are_answered_with_their_reasons() {
     }
     let done = ask("explain", &["compact"]);
     assert_eq!(done.code, 1);
-    assert!(done.out.contains("nearest     policy.csv:3: p, role:app, pay, -, compact, allow, connection=mtls (not its conditions)"), "{}", done.out);
+    assert!(done.out.contains("nearest     policy.csv:3: p, role:app, pay, -, compact, allow, connection=mtls (does not fit: conditions)"), "{}", done.out);
     let told = json(&["explain", "--bundle", bundle, "--tenant", "pay", "--user", "svc", "range", "/pay/*"]);
     assert_eq!(
         (&told["outcome"], &told["hidden"][0], &told["by"]["line"]),

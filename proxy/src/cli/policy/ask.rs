@@ -86,7 +86,7 @@ fn explanation_text(Answer { policy, request, explanation }: &Answer) -> String 
     }
     if let Some(nearest) = &explanation.nearest {
         let missing: Vec<&str> = nearest.missing.iter().map(|missing| missing.name()).collect();
-        text.push_str(&format!("nearest     {} (not its {})\n", line(nearest.row), missing.join(", ")));
+        text.push_str(&format!("nearest     {} (does not fit: {})\n", line(nearest.row), missing.join(", ")));
     }
     let bundle = policy.bundle();
     text.push_str(&format!("bundle      revision {}, {}\n", bundle.revision(), bundle.digest()));

@@ -195,7 +195,7 @@ fn read(path: &Path, output: Output) -> Result<Bundle, Unusable> {
 fn usable(files: &Files, path: &Path, output: Output) -> Result<Bundle, Unusable> {
     Bundle::read(files).map_err(|findings| Unusable {
         output,
-        message: format!("`{}` is no usable bundle: {} problems", path.display(), findings.len()),
+        message: format!("`{}` is no usable bundle ({} found)", path.display(), findings.len()),
         findings,
     })
 }

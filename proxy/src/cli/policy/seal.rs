@@ -42,7 +42,7 @@ pub(super) fn digest(folder: &Path, revision: Option<u64>) -> Result<Verdict, Un
 fn digest_line(files: &Files) -> String {
     match Bundle::read(files) {
         Ok(bundle) => bundle.digest().to_owned(),
-        Err(findings) => format!("{} problems: see `keygate policy lint`", findings.len()),
+        Err(findings) => format!("not usable yet: see `keygate policy lint` ({} found)", findings.len()),
     }
 }
 
