@@ -27,16 +27,16 @@ struct Caller {
 const CALLERS: [Caller; 12] = [
     Caller { user: "stranger", groups: &[] },
     Caller { user: "alice", groups: &[] },
-    Caller { user: "bob", groups: &[] },
+    Caller { user: "role:r", groups: &[] },
     Caller { user: "stranger", groups: &["g"] },
-    Caller { user: "stranger", groups: &["h"] },
+    Caller { user: "stranger", groups: &["alice"] },
     Caller { user: "alice", groups: &["g"] },
-    Caller { user: "alice", groups: &["h"] },
-    Caller { user: "bob", groups: &["g"] },
-    Caller { user: "bob", groups: &["h"] },
-    Caller { user: "bob", groups: &["g", "h"] },
-    Caller { user: "alice", groups: &["g", "h"] },
-    Caller { user: "stranger", groups: &["g", "h"] },
+    Caller { user: "alice", groups: &["alice"] },
+    Caller { user: "role:r", groups: &["g"] },
+    Caller { user: "role:r", groups: &["alice"] },
+    Caller { user: "role:r", groups: &["g", "alice"] },
+    Caller { user: "alice", groups: &["g", "alice"] },
+    Caller { user: "stranger", groups: &["g", "alice"] },
 ];
 
 impl Caller {

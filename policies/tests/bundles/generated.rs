@@ -8,8 +8,9 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 pub(crate) const TENANTS: [&str; 3] = ["one", "two", "unnamed"];
-pub(crate) const USERS: [&str; 3] = ["alice", "bob", "stranger"];
-pub(crate) const GROUPS: [&str; 2] = ["g", "h"];
+/// One has a name that reads like a role.
+pub(crate) const USERS: [&str; 3] = ["alice", "role:r", "stranger"];
+pub(crate) const GROUPS: [&str; 2] = ["g", "alice"];
 const ROLES: [&str; 4] = ["r", "s", "t", "u"];
 /// Keys, escaped: separators, neighbours, NUL, a newline, bytes that are no UTF-8.
 pub(crate) const KEYS: [&str; 9] = ["", "a", "a\\x00", "a/", "a/b", "a/\\x0a", "b", "b\\xff", "\\xff"];
