@@ -352,7 +352,7 @@ impl Engine {
         };
         let permit = Permit::internal(InternalReason::SpaceAlarm, keyspace, Operation::Alarm(alarm));
         // While stopping there is nobody left to warn.
-        drop(Proposal::new(permit, None).and_then(|proposal| self.send(Request::Propose(proposal))));
+        drop(Proposal::unasked(permit).and_then(|proposal| self.send(Request::Propose(proposal))));
     }
 
     /// Turns a failed read into what the caller may know, and tells the operator the rest.

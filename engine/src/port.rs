@@ -92,7 +92,8 @@ impl Port {
         self.engine.check_space(&permit)?;
         let physical = matches!(permit.operation(), Operation::Compact(compact) if compact.physical);
         let (reply, answer) = oneshot::channel();
-        let proposal = Proposal::new(permit, Some((self.id, reply)))?;
+        let min_lease_ttl = self.engine.options().min_lease_ttl;
+        let proposal = Proposal::asked(permit, (self.id, reply), min_lease_ttl)?;
         self.engine.send(Request::Propose(proposal))?;
         // The sender is dropped without an answer only when the engine stops.
         let answer = answer.await.unwrap_or(Err(Refusal::Stopping))?;

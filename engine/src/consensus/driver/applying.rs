@@ -39,13 +39,7 @@ impl Driver {
             };
             let applied = self
                 .state
-                .apply(
-                    command,
-                    &rows,
-                    self.seams.compile.as_ref(),
-                    self.seams.options.min_lease_ttl,
-                    &mut self.effects,
-                )
+                .apply(command, &rows, self.seams.compile.as_ref(), &mut self.effects)
                 .map_err(|error| StorageError::Fatal {
                     path: self.seams.options.data_dir.clone(),
                     what: format!("log entry {} cannot be applied: {error}", entry.index),
