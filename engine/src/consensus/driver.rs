@@ -76,6 +76,8 @@ pub(crate) struct Driver {
     pub(super) serving: bool,
     /// The loop ends because somebody wants it to, even where it says that it failed.
     pub(super) asked_to_stop: bool,
+    /// The state and the effects may hold half a command: neither may be shown or written.
+    half_applied: bool,
 }
 
 struct Pending {
@@ -124,6 +126,7 @@ impl Driver {
             last_tick,
             serving: false,
             asked_to_stop: false,
+            half_applied: false,
         }
     }
 
@@ -168,7 +171,7 @@ impl Driver {
         let end = match self.serve() {
             Ok(()) => End::Asked,
             Err(error) if self.asked_to_stop => {
-                tracing::warn!(%error, "stopping without room for the last writes, which nobody was told to have succeeded");
+                tracing::warn!(%error, "stopping without the last writes, which nobody was told to have succeeded");
                 End::Asked
             }
             Err(error) => {
@@ -221,8 +224,8 @@ impl Driver {
             next = self.requests.try_recv().ok();
         }
         // Memory is bounded: when the store lags too far behind, only its own progress is heard.
-        // A store whose disk is full makes none; proposals are refused then.
-        while self.lags() && !self.seams.room.store_is_full() {
+        // A store whose disk is full or does not answer makes none; proposals are refused then.
+        while self.lags() && !self.seams.room.store_is_full() && !self.seams.room.store_is_away() {
             match self.flusher.wait_for_progress() {
                 Ok(flushed) => self.heard_of_flush(flushed)?,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -278,6 +281,9 @@ impl Driver {
             self.seams.counters.pending_bytes.fetch_sub(data.len() as u64, Ordering::Relaxed);
             if self.seams.room.log_is_full() || (self.seams.room.store_is_full() && self.lags()) {
                 return self.refuse(&command, from, Refusal::NoSpace);
+            }
+            if self.seams.room.store_is_away() && self.lags() {
+                return self.refuse(&command, from, Refusal::StoreUnavailable);
             }
         }
         match self.node.propose(Vec::new(), data) {
@@ -381,7 +387,9 @@ impl Driver {
 
     /// Everything applied reaches the store, the log says that it was closed.
     fn stop_cleanly(mut self) {
-        self.hand_to_flusher();
+        if !self.half_applied {
+            self.hand_to_flusher();
+        }
         if let Err(error) = self.flusher.finish() {
             tracing::error!(%error, "the store was not written at stop; the log will be replayed at start");
         }

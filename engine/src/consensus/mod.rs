@@ -7,10 +7,11 @@ mod driver;
 mod flush;
 mod full_disk;
 mod housekeeping;
+mod patient_rows;
 
 pub(crate) use driver::{Driver, Seams};
 pub(crate) use flush::{FlushStats, Flusher, stored};
-pub(crate) use full_disk::Room;
+pub(crate) use full_disk::{Reminder, Room};
 
 use crate::mvcc::{Command, StoredValue};
 use crate::port::{Answered, Mailbox, PortId};

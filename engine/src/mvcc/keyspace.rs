@@ -199,6 +199,7 @@ impl Keyspace {
         match error {
             RowError::NeedsStore => ReadError::NeedsStore,
             RowError::Corrupt(text) => ReadError::Corrupt(text),
+            RowError::Unavailable(text) => ReadError::Unavailable(text),
             RowError::Missing(_) if self.overtaken(revision) => {
                 if pinned {
                     ReadError::Refused(keygate_core::Refusal::Compacted)

@@ -25,6 +25,9 @@ pub enum ReadError {
     Outdated,
     #[error("damaged data: {0}")]
     Corrupt(String),
+    /// Ask again later.
+    #[error("the store cannot be read: {0}")]
+    Unavailable(String),
 }
 
 struct Hit<'a> {

@@ -37,7 +37,7 @@ pub struct Applied {
     pub revision: i64,
 }
 
-/// Applying cannot go on, and must not: this member's data is not what it should be.
+/// Applying cannot go on, and must not: this member's data is not what it should be, or cannot be had.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum ApplyError {
     #[error("a row that a command needs cannot be read: {0}")]
@@ -73,6 +73,7 @@ impl From<ReadError> for Stop {
             ReadError::Outdated => {
                 Self::Fatal(ApplyError::Corrupt("a row of the newest state is gone".to_owned()))
             }
+            ReadError::Unavailable(text) => Self::Fatal(ApplyError::Row(RowError::Unavailable(text))),
             ReadError::Corrupt(text) => Self::Fatal(ApplyError::Corrupt(text)),
         }
     }

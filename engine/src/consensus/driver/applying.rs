@@ -4,9 +4,9 @@
 
 use super::Driver;
 use crate::apply_times::kind_of;
-use crate::mvcc::{Command, LeaseEffect, StoredEvent};
+use crate::consensus::patient_rows::PatientRows;
+use crate::mvcc::{ApplyError, Command, LeaseEffect, RowError, StoredEvent};
 use crate::port::{Answered, PortId};
-use crate::rows::StoreRows;
 use crate::storage::{Applied, StorageError};
 use keygate_core::{Operation, Reply};
 use raft::eraftpb::Entry;
@@ -22,7 +22,7 @@ impl Driver {
         if entries.is_empty() {
             return Ok(());
         }
-        let rows = StoreRows::new(self.seams.store.clone());
+        let rows = PatientRows::new(self.seams.store.clone(), self.seams.room.clone(), self.serving);
         let mut before = self.seams.clock.now();
         for entry in entries {
             if entry.index <= self.applied.index {
@@ -37,13 +37,8 @@ impl Driver {
                 Operation::LeaseExpire(leases) => Some((command.keyspace, leases.clone())),
                 _ => None,
             };
-            let applied = self
-                .state
-                .apply(command, &rows, self.seams.compile.as_ref(), &mut self.effects)
-                .map_err(|error| StorageError::Fatal {
-                    path: self.seams.options.data_dir.clone(),
-                    what: format!("log entry {} cannot be applied: {error}", entry.index),
-                })?;
+            let applied = self.state.apply(command, &rows, self.seams.compile.as_ref(), &mut self.effects);
+            let applied = applied.map_err(|error| self.cannot_apply(entry.index, error))?;
             // One look at the clock for each command: where one ends the next begins.
             let now = self.seams.clock.now();
             let took = now.saturating_duration_since(std::mem::replace(&mut before, now));
@@ -66,6 +61,17 @@ impl Driver {
         }
         events.append(&mut self.effects.events);
         Ok(())
+    }
+
+    fn cannot_apply(&mut self, index: u64, error: ApplyError) -> StorageError {
+        self.half_applied = true;
+        // Whoever stops an engine that waits for its disk did not find damage.
+        self.asked_to_stop |=
+            matches!(error, ApplyError::Row(RowError::Unavailable(_))) && self.seams.room.is_stopping();
+        StorageError::Fatal {
+            path: self.seams.options.data_dir.clone(),
+            what: format!("log entry {index} cannot be applied: {error}"),
+        }
     }
 
     /// The command of an entry: the one that was proposed here, or the log's bytes decoded.
