@@ -380,6 +380,7 @@ impl Engine {
                 tracing::error!(%what, "a row of the store cannot be served");
                 Refusal::Corrupt
             }
+            ReadError::Abandoned => Refusal::Internal { cause: "a read that was waited for was abandoned" },
         }
     }
 

@@ -4,6 +4,9 @@
 //! lock: a lease whose time is up is first marked as ending, then its removal is proposed. So a
 //! keepalive that was acknowledged always beats an expiry that was not yet marked, and one that
 //! comes later is told that the lease is gone.
+//!
+//! A checkpoint on record shortens a lease after a restart. The first keepalive behind one therefore
+//! has it cleared in the log before it is answered; all others stay out of the log.
 
 use crate::clock::Clock;
 use ahash::RandomState;
@@ -23,6 +26,8 @@ pub(crate) struct LeaseClock {
     shards: Box<[Shard]>,
     clock: Arc<dyn Clock>,
     renewed: AtomicU64,
+    /// Rounds of checkpoints since start.
+    checkpoints: AtomicU64,
 }
 
 #[derive(Clone, Copy)]
@@ -31,6 +36,21 @@ struct Timer {
     ttl: i64,
     deadline: Instant,
     ending: bool,
+    checkpoint: Option<Checkpoint>,
+}
+
+/// A lease's remaining time is on record since this round of checkpoints, or on its way there; 0: since a
+/// round before the last start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Checkpoint(u64);
+
+/// What a keepalive has done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Kept {
+    /// Seconds, as granted.
+    pub(crate) ttl: i64,
+    /// Must be cleared in the log, and with [`LeaseClock::cleared`] here, before the keepalive is answered.
+    pub(crate) checkpoint: Option<Checkpoint>,
 }
 
 /// A lease's time as a client may ask for it.
@@ -41,7 +61,12 @@ pub(crate) struct Remaining {
 
 impl LeaseClock {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), clock, renewed: AtomicU64::new(0) }
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            clock,
+            renewed: AtomicU64::new(0),
+            checkpoints: AtomicU64::new(0),
+        }
     }
 
     fn shard(&self, lease: LeaseId) -> &Shard {
@@ -51,7 +76,9 @@ impl LeaseClock {
     /// Starts or restarts a lease's time. `remaining` is shorter than `ttl` after a restart.
     pub(crate) fn start(&self, keyspace: KeyspaceId, lease: LeaseId, ttl: i64, remaining: i64) {
         let deadline = self.deadline(remaining);
-        self.shard(lease).lock().insert((keyspace, lease), Timer { ttl, deadline, ending: false });
+        let checkpoint = (remaining < ttl).then_some(Checkpoint(0));
+        let timer = Timer { ttl, deadline, ending: false, checkpoint };
+        self.shard(lease).lock().insert((keyspace, lease), timer);
     }
 
     pub(crate) fn forget(&self, keyspace: KeyspaceId, lease: LeaseId) {
@@ -66,7 +93,7 @@ impl LeaseClock {
     }
 
     /// Gives the lease its full time again. None: it is unknown or already ending.
-    pub(crate) fn keep_alive(&self, keyspace: KeyspaceId, lease: LeaseId) -> Option<i64> {
+    pub(crate) fn keep_alive(&self, keyspace: KeyspaceId, lease: LeaseId) -> Option<Kept> {
         let now = self.clock.now();
         let mut shard = self.shard(lease).lock();
         let timer = shard.get_mut(&(keyspace, lease))?;
@@ -76,7 +103,18 @@ impl LeaseClock {
         }
         timer.deadline = now + seconds(timer.ttl);
         self.renewed.fetch_add(1, Ordering::Relaxed);
-        Some(timer.ttl)
+        Some(Kept { ttl: timer.ttl, checkpoint: timer.checkpoint })
+    }
+
+    /// The log has it that this lease has its full time. Another checkpoint that was begun since stays to be
+    /// cleared. False: the lease is gone, or ending.
+    pub(crate) fn cleared(&self, keyspace: KeyspaceId, lease: LeaseId, checkpoint: Checkpoint) -> bool {
+        let mut shard = self.shard(lease).lock();
+        let Some(timer) = shard.get_mut(&(keyspace, lease)) else { return false };
+        if timer.checkpoint == Some(checkpoint) {
+            timer.checkpoint = None;
+        }
+        !timer.ending
     }
 
     pub(crate) fn remaining(&self, keyspace: KeyspaceId, lease: LeaseId) -> Option<Remaining> {
@@ -86,23 +124,26 @@ impl LeaseClock {
         Some(Remaining { seconds: timer.deadline.saturating_duration_since(now).as_secs() as i64 })
     }
 
-    /// Marks up to `limit` leases whose time is up and returns them. Each must be proposed for
-    /// removal, or released again with [`Self::release`].
+    /// Marks up to `limit` leases whose time is up, those first that are longest overdue, and returns them by their
+    /// ids. Each must be proposed for removal, or released again with [`Self::release`].
     pub(crate) fn take_expired(&self, limit: usize) -> Vec<(KeyspaceId, LeaseId)> {
         let now = self.clock.now();
-        let mut expired = Vec::new();
+        let is_due = |timer: &Timer| !timer.ending && timer.deadline <= now;
+        let mut due = Vec::new();
         for shard in &self.shards {
-            for (id, timer) in shard.lock().iter_mut() {
-                if expired.len() == limit {
-                    return expired;
-                }
-                if !timer.ending && timer.deadline <= now {
-                    timer.ending = true;
-                    expired.push(*id);
-                }
+            let shard = shard.lock();
+            due.extend(
+                shard.iter().filter(|(_, timer)| is_due(timer)).map(|(id, timer)| (timer.deadline, *id)),
+            );
+        }
+        due.sort_unstable();
+        let mut expired = Vec::with_capacity(due.len().min(limit));
+        for (_, id) in due.into_iter().take(limit) {
+            if let Some(timer) = self.shard(id.1).lock().get_mut(&id).filter(|timer| is_due(timer)) {
+                timer.ending = true;
+                expired.push(id);
             }
         }
-        // The map's order is random; what is proposed should not be.
         expired.sort_unstable();
         expired
     }
@@ -117,14 +158,19 @@ impl LeaseClock {
     }
 
     /// Remaining seconds of each lease that lives longer than `at_least`: what a checkpoint writes.
+    ///
+    /// Contract: it is proposed before anything that is sent to the log later, so that a keepalive which finds
+    /// its mark here clears it there.
     pub(crate) fn checkpoint(&self, at_least: Duration) -> Vec<(KeyspaceId, LeaseId, i64)> {
         let now = self.clock.now();
+        let round = Checkpoint(self.checkpoints.fetch_add(1, Ordering::Relaxed) + 1);
         let mut all = Vec::new();
         for shard in &self.shards {
-            for ((keyspace, lease), timer) in shard.lock().iter() {
+            for ((keyspace, lease), timer) in shard.lock().iter_mut() {
                 if seconds(timer.ttl) > at_least && !timer.ending {
                     let left = timer.deadline.saturating_duration_since(now).as_secs() as i64;
                     all.push((*keyspace, *lease, left.max(1)));
+                    timer.checkpoint = Some(round);
                 }
             }
         }
@@ -190,7 +236,7 @@ mod tests {
     fn an_acknowledged_keepalive_beats_the_expiry() {
         let (time, clock) = at_start();
         pass(&time, 9);
-        assert_eq!(clock.keep_alive(KEYSPACE, LEASE), Some(10));
+        assert_eq!(clock.keep_alive(KEYSPACE, LEASE), Some(Kept { ttl: 10, checkpoint: None }));
         pass(&time, 9);
         assert!(clock.take_expired(10).is_empty());
         pass(&time, 1);
@@ -207,5 +253,49 @@ mod tests {
         assert!(clock.take_expired(10).is_empty(), "marked once only");
         clock.release(KEYSPACE, &[LEASE]);
         assert_eq!(clock.take_expired(10).len(), 1, "released, it is taken again");
+    }
+
+    /// More leases are due than one turn ends: which of them it took, and in which order, was that of a random map.
+    #[test]
+    fn at_the_limit_the_longest_overdue_are_taken_in_the_order_of_their_ids() {
+        let time = Arc::new(Manual(Mutex::new(Instant::now())));
+        let clock = LeaseClock::new(time.clone());
+        // Every seventh id is due a second earlier than the others.
+        for id in (0..200).rev() {
+            clock.start(KEYSPACE, LeaseId(id), 10, if id % 7 == 0 { 1 } else { 2 });
+        }
+        pass(&time, 2);
+        let early: Vec<_> = (0..200).step_by(7).map(|id| (KEYSPACE, LeaseId(id))).collect();
+        assert_eq!(clock.take_expired(early.len()), early);
+        let next = clock.take_expired(50);
+        assert_eq!(next.len(), 50);
+        assert!(next.is_sorted(), "{next:?}");
+    }
+
+    #[test]
+    fn only_the_first_keepalive_behind_a_checkpoint_has_one_to_clear() {
+        let (_, clock) = at_start();
+        let kept = || clock.keep_alive(KEYSPACE, LEASE).unwrap().checkpoint;
+        assert_eq!(kept(), None);
+        assert_eq!(clock.checkpoint(Duration::ZERO).len(), 1);
+        let first = kept().expect("it is on record");
+        assert_eq!(kept(), Some(first), "until the log has cleared it");
+        assert!(clock.cleared(KEYSPACE, LEASE, first));
+        assert_eq!(kept(), None);
+        // A restart has shortened it.
+        clock.start(KEYSPACE, LEASE, 10, 3);
+        assert!(kept().is_some());
+        assert!(!clock.cleared(KEYSPACE, LeaseId(8), first), "there is no such lease");
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_begun_while_another_was_cleared_stays_to_be_cleared() {
+        let (_, clock) = at_start();
+        clock.checkpoint(Duration::ZERO);
+        let first = clock.keep_alive(KEYSPACE, LEASE).unwrap().checkpoint.unwrap();
+        clock.checkpoint(Duration::ZERO);
+        assert!(clock.cleared(KEYSPACE, LEASE, first));
+        let second = clock.keep_alive(KEYSPACE, LEASE).unwrap().checkpoint;
+        assert!(second.is_some_and(|second| second != first));
     }
 }

@@ -17,8 +17,10 @@ mod options;
 
 mod port;
 mod read;
+mod readers;
 mod stream;
 mod watch;
+mod weigh;
 
 mod consensus;
 mod engine;

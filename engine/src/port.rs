@@ -6,7 +6,8 @@
 use crate::Engine;
 use crate::consensus::{Proposal, Request};
 use crate::mvcc::ReadError;
-use crate::storage::Store;
+use crate::readers::{Purpose, Readers, Wanted};
+use crate::rows::StoreRows;
 use crate::stream::RangeChunks;
 use crate::view::View;
 use crate::watch::{EventBatch, Registry, WatchSession};
@@ -42,6 +43,7 @@ pub struct Port {
     id: PortId,
     watchers: Arc<AtomicUsize>,
     registry: Arc<Mutex<Registry>>,
+    readers: Readers,
 }
 
 impl Port {
@@ -67,7 +69,7 @@ impl Port {
                 }
             }
         });
-        Self { engine, id, watchers, registry }
+        Self { engine, id, watchers, registry, readers: Readers::new() }
     }
 
     pub fn view(&self) -> View {
@@ -78,8 +80,15 @@ impl Port {
         &self.engine
     }
 
-    pub(crate) fn store(&self) -> &Arc<Store> {
-        self.engine.store()
+    /// Reads where a disk may be waited for.
+    pub(crate) async fn read_store<T: Send + 'static>(
+        &self,
+        purpose: Purpose,
+        work: impl FnOnce(&StoreRows) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let store = self.engine.store().clone();
+        let read = move |wanted: Wanted| work(&StoreRows::while_wanted(store, wanted));
+        self.readers.run(purpose, read).await.unwrap_or(Err(ReadError::Refused(Refusal::Stopping)))
     }
 
     pub(crate) fn progress_interval(&self) -> Duration {
@@ -90,28 +99,34 @@ impl Port {
     /// to every reader. [`Refusal::StalePermit`]: decide again on a fresh view.
     pub async fn propose(&self, permit: Permit<Sealed>) -> Answered {
         self.engine.check_space(&permit)?;
+        let permit = crate::weigh::admit(self, permit).await?;
         let physical = matches!(permit.operation(), Operation::Compact(compact) if compact.physical);
-        let (reply, answer) = oneshot::channel();
-        let min_lease_ttl = self.engine.options().min_lease_ttl;
-        let proposal = Proposal::asked(permit, (self.id, reply), min_lease_ttl)?;
-        self.engine.send(Request::Propose(proposal))?;
-        // The sender is dropped without an answer only when the engine stops.
-        let answer = answer.await.unwrap_or(Err(Refusal::Stopping))?;
+        let answer = self.submit(permit).await?;
         if physical {
             self.engine.wait_pruned().await?;
         }
         Ok(answer)
     }
 
-    /// For every operation with one answer that changes nothing. [`Refusal::StalePermit`]: the view
+    /// Through the log, whether or not there is space below the quota.
+    pub(crate) async fn submit(&self, permit: Permit<Sealed>) -> Answered {
+        let (reply, answer) = oneshot::channel();
+        let min_lease_ttl = self.engine.options().min_lease_ttl;
+        let proposal = Proposal::asked(permit, (self.id, reply), min_lease_ttl)?;
+        self.engine.send(Request::Propose(proposal))?;
+        // The sender is dropped without an answer only when the engine stops.
+        answer.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// For every operation with one answer that changes no data. [`Refusal::StalePermit`]: the view
     /// is too old to be read; decide again on a fresh one.
     pub async fn read(&self, view: &View, permit: Permit<Sealed>) -> Answered {
-        crate::read::read(&self.engine, view, permit).await
+        crate::read::read(self, view, permit).await
     }
 
     /// A large range in pieces, all of one revision.
     pub fn range_stream(&self, view: View, permit: Permit<Sealed>, max_chunk_bytes: usize) -> RangeChunks {
-        RangeChunks::new(self.engine.clone(), view, permit, max_chunk_bytes)
+        RangeChunks::new(self.clone(), view, permit, max_chunk_bytes)
     }
 
     pub fn watch_session(&self, keyspace: KeyspaceId) -> WatchSession {

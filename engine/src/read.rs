@@ -1,31 +1,33 @@
-//! Everything that is answered without the log.
+//! Everything that is answered without the log, but for a keepalive behind a checkpoint.
 //!
 //! What memory holds is answered on the calling thread. What needs the store, or walks over so many
 //! keys that the thread's other connections would notice, goes to the blocking pool.
 
 use crate::Engine;
 use crate::mvcc::{Keyspace, MemoryOnly, ReadError, RowSource};
-use crate::port::Answered;
-use crate::rows::StoreRows;
+use crate::port::{Answered, Port};
+use crate::readers::Purpose;
 use crate::view::View;
 use keygate_core::{
-    Answer, AuthStatus, KeyRange, KeyspaceId, LeaseDetail, LeaseTimeToLive, MemberInfo, Operation,
-    Permission, PermissionKind, Permit, ROOT, Range, Refusal, Reply, Sealed, StatusAnswer, Txn,
+    Answer, AuthStatus, InternalReason, KeyRange, KeyspaceId, LeaseDetail, LeaseId, LeaseTimeToLive,
+    MemberInfo, Operation, Permission, PermissionKind, Permit, ROOT, Range, Refusal, Reply, Sealed,
+    StatusAnswer, Txn,
 };
 
-/// Keys that a serving thread walks over by itself: about half a millisecond.
-const INLINE_KEYS: u64 = 10_000;
+/// Entries of the index that a serving thread walks over by itself: about half a millisecond.
+pub(crate) const INLINE_ENTRIES: usize = 10_000;
 
-pub(crate) async fn read(engine: &Engine, view: &View, permit: Permit<Sealed>) -> Answered {
+pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> Answered {
+    let engine = port.engine();
     let parts = permit.into_parts();
     let id = parts.keyspace;
     let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
     let reply = |answer| Ok(Reply { revision: keyspace.revision(), term: view.term(), answer });
     match parts.operation {
-        Operation::Range(request) => range(engine, view, id, request).await,
-        Operation::Txn(txn) if txn.is_read_only() => read_txn(engine, view, id, txn).await,
+        Operation::Range(request) => range(port, view, id, request).await,
+        Operation::Txn(txn) if txn.is_read_only() => read_txn(port, view, id, txn).await,
         Operation::LeaseKeepAlive(lease) => {
-            let ttl = engine.leases().keep_alive(id, lease).unwrap_or(0);
+            let ttl = keep_alive(port, id, lease).await?;
             reply(Answer::LeaseKept { id: lease, ttl })
         }
         Operation::LeaseTimeToLive(request) => reply(Answer::Lease(lease(engine, keyspace, id, request))),
@@ -104,26 +106,29 @@ pub(crate) async fn read(engine: &Engine, view: &View, permit: Permit<Sealed>) -
     }
 }
 
-pub(crate) async fn range(engine: &Engine, view: &View, id: KeyspaceId, request: Range) -> Answered {
+pub(crate) async fn range(port: &Port, view: &View, id: KeyspaceId, request: Range) -> Answered {
     let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
-    let inline = matches!(request.range, KeyRange::Single(_))
-        || keyspace.key_count() <= INLINE_KEYS
-        || !keyspace.has_more_entries_than(&request.range, INLINE_KEYS as usize);
+    let inline = keyspace.entry_count() <= INLINE_ENTRIES
+        || keyspace
+            .range_walks_within(&request, INLINE_ENTRIES, &MemoryOnly)
+            .map_err(|error| port.explain(error))?;
     let read =
         move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.range(&request, rows).map(Answer::Range);
-    answer(engine, view, id, keyspace, inline, read).await
+    answer(port, view, id, keyspace, inline, read).await
 }
 
-async fn read_txn(engine: &Engine, view: &View, id: KeyspaceId, txn: Txn<Sealed>) -> Answered {
+async fn read_txn(port: &Port, view: &View, id: KeyspaceId, txn: Txn<Sealed>) -> Answered {
     let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
+    let inline =
+        keyspace.txn_walks_within(&txn, INLINE_ENTRIES, &MemoryOnly).map_err(|error| port.explain(error))?;
     let read =
         move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.txn_read(&txn, rows).map(Answer::Txn);
-    answer(engine, view, id, keyspace, true, read).await
+    answer(port, view, id, keyspace, inline, read).await
 }
 
 /// Asks memory if that is quick, else, or if memory does not hold it all, the store off-thread.
 async fn answer(
-    engine: &Engine,
+    port: &Port,
     view: &View,
     id: KeyspaceId,
     keyspace: &Keyspace,
@@ -135,25 +140,34 @@ async fn answer(
         match read(keyspace, &MemoryOnly) {
             Ok(answer) => return Ok(reply(answer)),
             Err(ReadError::NeedsStore) => {}
-            Err(error) => return Err(engine.explain(error)),
+            Err(error) => return Err(port.explain(error)),
         }
     }
-    let rows = StoreRows::new(engine.store().clone());
     let pinned = view.clone();
-    let result = tokio::task::spawn_blocking(move || match pinned.keyspace(id) {
-        Some(keyspace) => read(keyspace, &rows),
-        None => Err(ReadError::Refused(Refusal::PermissionDenied)),
-    })
-    .await;
-    match result {
-        Ok(Ok(answer)) => Ok(reply(answer)),
-        Ok(Err(error)) => Err(engine.explain(error)),
-        Err(_) => Err(Refusal::Stopping),
-    }
+    let found = port
+        .read_store(Purpose::Answer, move |rows| match pinned.keyspace(id) {
+            Some(keyspace) => read(keyspace, rows),
+            None => Err(ReadError::Refused(Refusal::PermissionDenied)),
+        })
+        .await;
+    found.map(reply).map_err(|error| port.explain(error))
 }
 
 fn everything() -> Permission {
     Permission { kind: PermissionKind::ReadWrite, range: KeyRange::everything() }
+}
+
+/// The new ttl in seconds; 0: there is no such lease any more.
+///
+/// Renewed time must outlive a crash, so a checkpoint that would shorten it is cleared in the log first. Where the log
+/// cannot take that the caller is refused, though the lease lives on.
+async fn keep_alive(port: &Port, id: KeyspaceId, lease: LeaseId) -> Result<i64, Refusal> {
+    let clock = port.engine().leases();
+    let Some(kept) = clock.keep_alive(id, lease) else { return Ok(0) };
+    let Some(checkpoint) = kept.checkpoint else { return Ok(kept.ttl) };
+    let clear = Operation::LeaseCheckpoint(vec![(lease, 0)]);
+    port.submit(Permit::internal(InternalReason::LeaseCheckpoint, id, clear)).await?;
+    Ok(if clock.cleared(id, lease, checkpoint) { kept.ttl } else { 0 })
 }
 
 fn lease(engine: &Engine, keyspace: &Keyspace, id: KeyspaceId, request: LeaseTimeToLive) -> LeaseDetail {

@@ -1,6 +1,6 @@
 //! A large range in pieces: no piece is larger than a message, all are of one revision.
 
-use crate::Engine;
+use crate::Port;
 use crate::view::View;
 use bytes::Bytes;
 use keygate_core::{
@@ -23,7 +23,7 @@ pub struct RangeChunk {
 
 /// The pieces of one answer, in key order.
 pub struct RangeChunks {
-    engine: Engine,
+    port: Port,
     view: View,
     parts: Option<PermitParts<Sealed>>,
     max_bytes: usize,
@@ -33,9 +33,9 @@ pub struct RangeChunks {
 }
 
 impl RangeChunks {
-    pub(crate) fn new(engine: Engine, view: View, permit: Permit<Sealed>, max_bytes: usize) -> Self {
+    pub(crate) fn new(port: Port, view: View, permit: Permit<Sealed>, max_bytes: usize) -> Self {
         Self {
-            engine,
+            port,
             view,
             parts: Some(permit.into_parts()),
             max_bytes,
@@ -101,7 +101,7 @@ impl RangeChunks {
 
     async fn ask(&mut self, parts: &PermitParts<Sealed>, request: Range) -> Result<Reply<Sealed>, Refusal> {
         for _ in 0..FRESH_VIEWS {
-            match crate::read::range(&self.engine, &self.view, parts.keyspace, request.clone()).await {
+            match crate::read::range(&self.port, &self.view, parts.keyspace, request.clone()).await {
                 Err(Refusal::StalePermit) if self.next.is_some() => {
                     // All pieces are of one revision, and that one is gone.
                     return Err(Refusal::Compacted);
@@ -115,7 +115,7 @@ impl RangeChunks {
 
     /// False: policy has changed since the caller was decided, so that this permit says nothing there.
     fn move_to_newest_view(&mut self, parts: &PermitParts<Sealed>) -> bool {
-        let newest = self.engine.view();
+        let newest = self.port.view();
         let fence = |view: &View| view.keyspace(parts.keyspace).map(|keyspace| keyspace.policy().fence());
         let same_policy = fence(&newest) == fence(&self.view);
         if same_policy {

@@ -270,9 +270,8 @@ async fn until_writes_are_refused(port: &Port) {
     let wait = async {
         loop {
             let door = write(port, put("door", "x"));
-            match timeout(Duration::from_millis(200), door).await {
-                Ok(Err(refusal)) => return assert_eq!(refusal, Refusal::StoreUnavailable),
-                Ok(Ok(_)) | Err(_) => {}
+            if let Ok(Err(refusal)) = timeout(Duration::from_millis(200), door).await {
+                return assert_eq!(refusal, Refusal::StoreUnavailable);
             }
         }
     };

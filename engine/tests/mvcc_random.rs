@@ -167,7 +167,8 @@ fn check_everything(m: &Machine, model: &Model) {
         let mut next = from;
         let mut seen = Vec::new();
         while next <= model.revision() {
-            match space.changes(next, model.revision(), &KeyRange::everything(), &m.store, 3) {
+            let limits = HistoryLimits { events: 3, ..HistoryLimits::NONE };
+            match space.changes(next, model.revision(), &KeyRange::everything(), &m.store, &limits) {
                 Err(error) => {
                     assert_eq!((error, next < model.compacted), (Refusal::Compacted.into(), true));
                     break;

@@ -13,7 +13,7 @@ mod told;
 
 use arbitrary::{Arbitrary, Unstructured};
 use keygate_core::{Answer, KeyRange, Limits, Operation, Range, Refusal};
-use keygate_engine::mvcc::{MemoryOnly, ReadError};
+use keygate_engine::mvcc::{HistoryLimits, MemoryOnly, ReadError};
 use libfuzzer_sys::fuzz_target;
 use member::Member;
 use model::Model;
@@ -23,6 +23,8 @@ use told::{Told, told};
 const LIMITS: Limits = Limits { txn_operations: 128, txn_depth: 32 };
 /// The model's work grows with the square of it.
 const STEPS: usize = 64;
+/// So that history comes in pieces.
+const FEW: HistoryLimits = HistoryLimits { events: 3, ..HistoryLimits::NONE };
 
 fuzz_target!(|data: &[u8]| {
     // Not a `Vec`, which ends with every second element.
@@ -99,7 +101,7 @@ fn changes(member: &Member, model: &Model) {
     let (mut next, mut seen) = (first, Vec::new());
     while next <= model.revision() {
         let changes = space
-            .changes(next, model.revision(), &everything, &member.store, 3)
+            .changes(next, model.revision(), &everything, &member.store, &FEW)
             .expect("the horizon has not moved");
         assert!(changes.next_revision > next, "no progress at {next}");
         next = changes.next_revision;
@@ -114,7 +116,7 @@ fn changes(member: &Member, model: &Model) {
     seen.sort_by(|a, b| (a.revision, &a.key).cmp(&(b.revision, &b.key)));
     assert_eq!(seen, told(model, first), "events from {first} on");
     if model.compacted > 1 {
-        let refused = space.changes(model.compacted - 1, model.revision(), &everything, &member.store, 3);
+        let refused = space.changes(model.compacted - 1, model.revision(), &everything, &member.store, &FEW);
         assert_eq!(refused, Err(ReadError::Refused(Refusal::Compacted)));
     }
 }

@@ -9,6 +9,23 @@ use bytes::Bytes;
 use keygate_core::{KeyRange, KeyValue, LeaseId, Refusal, Sealed};
 use std::ops::ControlFlow;
 
+/// Where one look into history ends: at the first revision behind one that has reached any of these. So it is never
+/// without progress, and larger than asked for by one revision at most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HistoryLimits {
+    pub events: usize,
+    /// Keys and values of the events; previous values are not counted, they are read later.
+    pub bytes: usize,
+    /// Keys and values of all rows on the way, also of keys that nobody asked for, and [`Self::ROW`] for each row.
+    pub scanned: usize,
+}
+
+impl HistoryLimits {
+    pub const NONE: Self = Self { events: usize::MAX, bytes: usize::MAX, scanned: usize::MAX };
+    /// What to find a row costs beside its bytes, in bytes.
+    pub const ROW: usize = 256;
+}
+
 /// Whole revisions only.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Changes {
@@ -18,7 +35,7 @@ pub struct Changes {
 }
 
 impl Keyspace {
-    /// The events of `range` in `from..=to_inclusive`; fewer revisions when there are more than `max_events`.
+    /// The events of `range` in `from..=to_inclusive`; fewer revisions when these reach one of the `limits`.
     ///
     /// `prev` holds the version before; where memory does not hold its value `prev_in_store` is set, and
     /// [`Self::previous`] reads it for who needs it.
@@ -28,14 +45,21 @@ impl Keyspace {
         to_inclusive: i64,
         range: &KeyRange,
         rows: &dyn RowSource,
-        max_events: usize,
+        limits: &HistoryLimits,
     ) -> Result<Changes, ReadError> {
         if from < self.compact_revision {
             return Err(Refusal::Compacted.into());
         }
         let to = to_inclusive.min(self.revision);
-        let mut collect =
-            Collect { keyspace: self, range, to, max_events, events: Vec::new(), full_at: None };
+        let mut collect = Collect {
+            keyspace: self,
+            range,
+            to,
+            limits,
+            used: Used::default(),
+            events: Vec::new(),
+            full_at: None,
+        };
         // From here on memory has everything; below, the store has.
         let first_pending = self.pending.first().map_or(to + 1, |revision| revision.main);
         if from < first_pending && from <= to {
@@ -85,22 +109,38 @@ struct Collect<'a> {
     keyspace: &'a Keyspace,
     range: &'a KeyRange,
     to: i64,
-    max_events: usize,
+    limits: &'a HistoryLimits,
+    used: Used,
     events: Vec<StoredEvent>,
-    /// The revision before which there were enough events.
+    /// The revision before which a limit was reached.
     full_at: Option<i64>,
+}
+
+/// What a look has used up of its limits.
+#[derive(Default)]
+struct Used {
+    /// The revision of the newest row.
+    main: Option<i64>,
+    bytes: usize,
+    scanned: usize,
 }
 
 impl Collect<'_> {
     fn visit(&mut self, revision: Revision, row: &Row) -> ControlFlow<()> {
-        if revision.main > self.to || !self.range.contains(&row.kv.key) {
+        if revision.main > self.to {
             return ControlFlow::Continue(());
         }
-        let begins = self.events.last().is_some_and(|last| last.kv.mod_revision < revision.main);
-        if begins && self.events.len() >= self.max_events {
+        if self.used.main.is_some_and(|newest| newest < revision.main) && self.is_full() {
             self.full_at = Some(revision.main);
             return ControlFlow::Break(());
         }
+        let bytes = row.kv.key.len() + row.kv.value.as_ref().map_or(0, Sealed::len);
+        self.used.main = Some(revision.main);
+        self.used.scanned += bytes + HistoryLimits::ROW;
+        if !self.range.contains(&row.kv.key) {
+            return ControlFlow::Continue(());
+        }
+        self.used.bytes += bytes;
         let (prev, prev_in_store) = self.prev(revision, &row.kv.key);
         let mut kv = row.kv.clone();
         kv.mod_revision = revision.main;
@@ -113,6 +153,11 @@ impl Collect<'_> {
             sub: revision.sub,
         });
         ControlFlow::Continue(())
+    }
+
+    fn is_full(&self) -> bool {
+        let (limits, used) = (self.limits, &self.used);
+        self.events.len() >= limits.events || used.bytes >= limits.bytes || used.scanned >= limits.scanned
     }
 
     fn prev(&self, revision: Revision, key: &Bytes) -> (Option<KeyValue<Sealed>>, bool) {

@@ -129,11 +129,6 @@ impl Keyspace {
         self.count.live
     }
 
-    /// Whether a walk over `range` meets more than `limit` index entries, deleted ones included. Costs at most `limit` steps.
-    pub fn has_more_entries_than(&self, range: &KeyRange, limit: usize) -> bool {
-        self.entries(range).nth(limit).is_some()
-    }
-
     /// Bytes of the keys and values that exist now, wherever they are held.
     pub fn current_bytes(&self) -> u64 {
         self.count.live_key_bytes + self.count.value_bytes
@@ -200,6 +195,7 @@ impl Keyspace {
             RowError::NeedsStore => ReadError::NeedsStore,
             RowError::Corrupt(text) => ReadError::Corrupt(text),
             RowError::Unavailable(text) => ReadError::Unavailable(text),
+            RowError::Abandoned => ReadError::Abandoned,
             RowError::Missing(_) if self.overtaken(revision) => {
                 if pinned {
                     ReadError::Refused(keygate_core::Refusal::Compacted)

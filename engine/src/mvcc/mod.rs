@@ -29,6 +29,7 @@ mod alarm;
 mod auth;
 mod lease;
 mod txn;
+mod walk;
 mod write;
 
 mod tenants;
@@ -39,7 +40,7 @@ mod evict;
 mod load;
 mod meta;
 
-pub use changes::Changes;
+pub use changes::{Changes, HistoryLimits};
 pub use command::{Command, CommandError};
 pub use effects::{Change, Compaction, Effects, LeaseEffect, StoredEvent};
 pub use hash::{HashAnswer, RowHasher, hash_kv};

@@ -28,6 +28,17 @@ pub enum ReadError {
     /// Ask again later.
     #[error("the store cannot be read: {0}")]
     Unavailable(String),
+    /// Who asked does not wait any more.
+    #[error("nobody waits for the answer any more")]
+    Abandoned,
+}
+
+/// Index entries that a walk goes over without asking whether it is still wanted: some 50 µs.
+const STRIDE: usize = 1_024;
+
+/// Asked at each step of a walk.
+pub(super) fn check_wanted(step: usize, rows: &dyn RowSource) -> Result<(), ReadError> {
+    if step % STRIDE == STRIDE - 1 && !rows.wanted() { Err(ReadError::Abandoned) } else { Ok(()) }
 }
 
 struct Hit<'a> {
@@ -75,7 +86,11 @@ impl Keyspace {
             return Err(Refusal::Compacted.into());
         }
         if range.count_only {
-            return Ok(RangeAnswer { kvs: Vec::new(), more: false, count: self.count(&range.range, at) });
+            return Ok(RangeAnswer {
+                kvs: Vec::new(),
+                more: false,
+                count: self.count(&range.range, at, rows)?,
+            });
         }
         let limit = usize::try_from(range.limit).ok().filter(|limit| *limit > 0);
         let order = Order::of(range);
@@ -83,7 +98,7 @@ impl Keyspace {
         // without an order does not: etcd cuts first and sorts what is left.
         let cut_first = (!order.sorts || range.sort_order == SortOrder::None) && !has_filters(range);
         let wanted = limit.filter(|_| cut_first).map(|limit| limit + 1);
-        let (mut hits, count) = self.hits(range, at, wanted);
+        let (mut hits, count) = self.hits(range, at, wanted, rows)?;
         order.sort_by_index(&mut hits);
         let mut more = false;
         if !order.by_value {
@@ -91,7 +106,8 @@ impl Keyspace {
         }
         let explain = |error| self.explain(error, at, range.revision > 0);
         let mut kvs = Vec::with_capacity(hits.len());
-        for hit in &hits {
+        for (step, hit) in hits.iter().enumerate() {
+            check_wanted(step, rows)?;
             kvs.push(if range.keys_only && !order.by_value {
                 // From the index alone, which since etcd 3.7 does not tell the lease.
                 key_value(hit.key, &hit.version, LeaseId::NONE, None)
@@ -110,12 +126,19 @@ impl Keyspace {
     }
 
     /// The visible versions that pass the filters, at most `wanted`, and how many are visible in all.
-    fn hits(&self, range: &Range, at: i64, wanted: Option<usize>) -> (Vec<Hit<'_>>, i64) {
+    fn hits(
+        &self,
+        range: &Range,
+        at: i64,
+        wanted: Option<usize>,
+        rows: &dyn RowSource,
+    ) -> Result<(Vec<Hit<'_>>, i64), ReadError> {
         let filters = has_filters(range);
         let mut hits = Vec::with_capacity(wanted.unwrap_or(0).min(1024));
         let mut count = 0;
         let everything = covers_everything(&range.range) && at >= self.revision;
-        for (key, entry) in self.entries(&range.range) {
+        for (step, (key, entry)) in self.entries(&range.range).enumerate() {
+            check_wanted(step, rows)?;
             let Some(version) = entry.at(at) else { continue };
             count += 1;
             if filters && !passes(range, &version) {
@@ -124,22 +147,27 @@ impl Keyspace {
             if wanted.is_none_or(|wanted| hits.len() < wanted) {
                 hits.push(Hit { key, entry, version });
             } else if everything {
-                return (hits, self.count.live as i64);
+                return Ok((hits, self.count.live as i64));
             }
         }
-        (hits, count)
+        Ok((hits, count))
     }
 
-    fn count(&self, range: &KeyRange, at: i64) -> i64 {
+    fn count(&self, range: &KeyRange, at: i64, rows: &dyn RowSource) -> Result<i64, ReadError> {
         if covers_everything(range) && at >= self.revision {
-            return self.count.live as i64;
+            return Ok(self.count.live as i64);
         }
-        self.entries(range).filter(|(_, entry)| entry.at(at).is_some()).count() as i64
+        let mut count = 0;
+        for (step, (_, entry)) in self.entries(range).enumerate() {
+            check_wanted(step, rows)?;
+            count += i64::from(entry.at(at).is_some());
+        }
+        Ok(count)
     }
 }
 
 /// Keys are never empty.
-fn covers_everything(range: &KeyRange) -> bool {
+pub(super) fn covers_everything(range: &KeyRange) -> bool {
     matches!(range, KeyRange::From(start) if start.as_ref() <= b"\0".as_slice())
 }
 

@@ -32,6 +32,12 @@ pub trait RowSource {
         to_exclusive: Revision,
         visit: &mut dyn FnMut(Revision, Row) -> ControlFlow<()>,
     ) -> Result<(), RowError>;
+
+    /// False: nobody waits for the answer any more. Long walks ask now and then, and end with
+    /// [`RowError::Abandoned`]. The appliers of commands are always waited for.
+    fn wanted(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -46,6 +52,8 @@ pub enum RowError {
     /// The store cannot be read for the moment. Says nothing about what is in it: ask again later.
     #[error("the store cannot be read: {0}")]
     Unavailable(String),
+    #[error("nobody waits for the rows any more")]
+    Abandoned,
 }
 
 /// A source for readers that must not block: it has nothing.

@@ -75,6 +75,7 @@ impl From<ReadError> for Stop {
             }
             ReadError::Unavailable(text) => Self::Fatal(ApplyError::Row(RowError::Unavailable(text))),
             ReadError::Corrupt(text) => Self::Fatal(ApplyError::Corrupt(text)),
+            ReadError::Abandoned => Self::Fatal(ApplyError::Row(RowError::Abandoned)),
         }
     }
 }

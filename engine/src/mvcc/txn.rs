@@ -3,7 +3,7 @@
 
 use super::effects::Effects;
 use super::keyspace::Keyspace;
-use super::read::ReadError;
+use super::read::{ReadError, check_wanted};
 use super::row::RowSource;
 use super::state::Stop;
 use super::value::{AsSealed, StoredValue};
@@ -44,7 +44,8 @@ impl<'a, V: AsSealed> Path<'a, V> {
 impl Keyspace {
     fn holds<V: AsSealed>(&self, compare: &Compare<V>, rows: &dyn RowSource) -> Result<bool, ReadError> {
         let mut found = false;
-        for (key, entry) in self.entries(&compare.range) {
+        for (step, (key, entry)) in self.entries(&compare.range).enumerate() {
+            check_wanted(step, rows)?;
             if !entry.is_live() {
                 continue;
             }

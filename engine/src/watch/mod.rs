@@ -8,7 +8,11 @@
 
 mod interest;
 mod registry;
+
+mod history;
+mod outbox;
 mod session;
 
+pub use outbox::WatchUpdate;
 pub(crate) use registry::{EventBatch, Registry};
-pub use session::{WatchCreateError, WatchCreated, WatchSession, WatchUpdate};
+pub use session::{WatchCreateError, WatchCreated, WatchSession};

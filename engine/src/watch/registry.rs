@@ -1,7 +1,7 @@
 //! One serving thread's watchers, and how a batch of events reaches them.
 
 use super::interest::{Interest, Slot};
-use super::session::{Outbox, WatchUpdate};
+use super::outbox::{Outbox, WatchUpdate};
 use crate::mvcc::StoredEvent;
 use crate::view::View;
 use ahash::RandomState;

@@ -1,49 +1,22 @@
 //! All watches of one client stream.
+//!
+//! History that memory does not hold is read for one of them at a time. That read belongs to the session: however
+//! often its future is dropped because the client has something to say, it goes on and is not begun again.
 
+use super::history::{Found, INLINE_STEP, Step, look, read_history};
 use super::interest::Slot;
+use super::outbox::{Outbox, WatchUpdate};
 use super::registry::{Decide, Pace, Registry, Watcher};
-use crate::mvcc::{Changes, Keyspace, MemoryOnly, ReadError, RowSource};
+use crate::mvcc::{Changes, Keyspace, MemoryOnly, ReadError};
 use crate::port::Port;
-use crate::rows::StoreRows;
-use crate::view::View;
-use keygate_core::{Event, KeyRange, KeyspaceId, Operation, Permit, Refusal, Sealed, WatchCreate};
+use keygate_core::{KeyspaceId, Operation, Permit, Refusal, Sealed, WatchCreate};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::future::{Future, pending};
+use std::ops::Bound;
+use std::pin::Pin;
 use std::sync::Arc;
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
-
-/// Bytes of undelivered events at which a session's watchers fall behind instead of queueing more.
-const OUTBOX_BYTES: usize = 4 << 20;
-/// Events read from history in one step: what etcd takes, and a bound on how long a step blocks.
-const CATCH_UP_EVENTS: usize = 1_000;
-
-/// The next thing that a stream's client should be told.
-#[derive(Debug)]
-pub enum WatchUpdate {
-    Events {
-        watch_id: i64,
-        revision: i64,
-        events: Vec<Event<Sealed>>,
-        fragment_ok: bool,
-    },
-    /// `watch_id` -1 answers a request for progress; else it is periodic.
-    Progress {
-        watch_id: i64,
-        revision: i64,
-    },
-    /// The watch wanted history that is gone. It has ended.
-    Compacted {
-        watch_id: i64,
-        compact_revision: i64,
-    },
-    /// Policy no longer allows the watch. It has ended.
-    Denied {
-        watch_id: i64,
-        refusal: Refusal,
-        revision: i64,
-    },
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WatchCreated {
@@ -63,95 +36,11 @@ pub enum WatchCreateError {
     NegativeStart,
 }
 
-/// Updates on their way from the registry to a session.
-pub(crate) struct Outbox {
-    queue: Mutex<Queue>,
-    news: Notify,
-}
-
-#[derive(Default)]
-struct Queue {
-    updates: VecDeque<WatchUpdate>,
-    bytes: usize,
-}
-
-impl Outbox {
-    fn new() -> Self {
-        Self { queue: Mutex::default(), news: Notify::new() }
-    }
-
-    /// False: the reader is too slow and the update was not taken.
-    pub(crate) fn push(&self, update: WatchUpdate) -> bool {
-        let bytes = update.size();
-        let mut queue = self.queue.lock();
-        // One update is always taken, however large: one revision cannot be split.
-        if queue.bytes > 0 && queue.bytes + bytes > OUTBOX_BYTES {
-            return false;
-        }
-        queue.bytes += bytes;
-        queue.updates.push_back(update);
-        drop(queue);
-        self.news.notify_one();
-        true
-    }
-
-    /// For a watch's last word, which does not count against the budget.
-    pub(crate) fn push_final(&self, update: WatchUpdate) {
-        self.queue.lock().updates.push_back(update);
-        self.news.notify_one();
-    }
-
-    pub(crate) fn wake(&self) {
-        self.news.notify_one();
-    }
-
-    fn pop(&self) -> Option<WatchUpdate> {
-        let mut queue = self.queue.lock();
-        let update = queue.updates.pop_front()?;
-        queue.bytes = queue.bytes.saturating_sub(update.size());
-        Some(update)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.queue.lock().updates.is_empty()
-    }
-
-    /// Is there still something to be said under this id?
-    fn mentions(&self, watch_id: i64) -> bool {
-        self.queue.lock().updates.iter().any(|update| update.watch_id() == watch_id)
-    }
-
-    /// Drops whatever was to be said under this id.
-    fn forget(&self, watch_id: i64) {
-        let mut queue = self.queue.lock();
-        queue.updates.retain(|update| update.watch_id() != watch_id);
-        queue.bytes = queue.updates.iter().map(WatchUpdate::size).sum();
-    }
-}
-
-impl WatchUpdate {
-    fn watch_id(&self) -> i64 {
-        match self {
-            Self::Events { watch_id, .. }
-            | Self::Progress { watch_id, .. }
-            | Self::Compacted { watch_id, .. }
-            | Self::Denied { watch_id, .. } => *watch_id,
-        }
-    }
-
-    fn size(&self) -> usize {
-        match self {
-            Self::Events { events, .. } => events.iter().map(event_size).sum(),
-            Self::Progress { .. } | Self::Compacted { .. } | Self::Denied { .. } => 0,
-        }
-    }
-}
-
-/// Keys and values, and an allowance for the rest.
-fn event_size(event: &Event<Sealed>) -> usize {
-    let value = |value: &Option<Sealed>| value.as_ref().map_or(0, Sealed::len);
-    let prev = event.prev.as_ref().map_or(0, |prev| prev.key.len() + value(&prev.value));
-    64 + event.kv.key.len() + value(&event.kv.value) + prev
+/// A look into the store on behalf of one watcher. Dropped with it, it ends early.
+struct Reading {
+    slot: Slot,
+    step: Step,
+    found: Pin<Box<dyn Future<Output = Found> + Send>>,
 }
 
 /// The watches of one client stream. Dropping it ends them.
@@ -161,6 +50,9 @@ pub struct WatchSession {
     registry: Arc<Mutex<Registry>>,
     outbox: Arc<Outbox>,
     watches: BTreeMap<i64, Slot>,
+    reading: Option<Reading>,
+    /// The watch for which history was last looked at; the next one in turn is the next behind it.
+    last_read: i64,
     next_id: i64,
     progress_asked: bool,
     next_tick: Instant,
@@ -175,6 +67,8 @@ impl WatchSession {
             registry,
             outbox: Arc::new(Outbox::new()),
             watches: BTreeMap::new(),
+            reading: None,
+            last_read: 0,
             next_id: 0,
             progress_asked: false,
             next_tick,
@@ -288,13 +182,20 @@ impl WatchSession {
                 }
                 return update;
             }
-            if let Some(slot) = self.behind() {
-                if let Some(update) = self.catch_up(slot).await {
+            if self.reading.is_none()
+                && let Some(slot) = self.behind()
+            {
+                if let Some(update) = self.catch_up(slot) {
                     return update;
                 }
-                continue;
+                if self.reading.is_none() {
+                    // Memory had it. Whoever else is served here has a turn between two steps.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
             }
-            if std::mem::take(&mut self.progress_asked)
+            if self.reading.is_none()
+                && std::mem::take(&mut self.progress_asked)
                 && let Some(update) = self.progress()
             {
                 return update;
@@ -307,24 +208,39 @@ impl WatchSession {
             if !self.outbox.is_empty() {
                 continue;
             }
+            let found = async {
+                match &mut self.reading {
+                    Some(reading) => reading.found.as_mut().await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 () = news => {}
                 () = sleep_until(self.next_tick) => {}
+                found = found => {
+                    if let Some(update) = self.read(found) {
+                        return update;
+                    }
+                }
             }
         }
     }
 
-    fn behind(&self) -> Option<Slot> {
+    /// The watcher whose turn it is to look at history.
+    fn behind(&mut self) -> Option<Slot> {
         let mut registry = self.registry.lock();
-        self.watches
-            .values()
-            .copied()
-            .find(|slot| registry.get_mut(*slot).is_some_and(|watcher| watcher.pace == Pace::Behind))
+        let mut is_behind =
+            |slot: &Slot| registry.get_mut(*slot).is_some_and(|watcher| watcher.pace == Pace::Behind);
+        let later = self.watches.range((Bound::Excluded(self.last_read), Bound::Unbounded));
+        let earlier = self.watches.range(..=self.last_read);
+        let (id, slot) = later.chain(earlier).find(|(_, slot)| is_behind(slot))?;
+        self.last_read = *id;
+        Some(*slot)
     }
 
-    /// One step through history for one watcher. None: it is live again, or there was nothing for it
-    /// in this step.
-    async fn catch_up(&mut self, slot: Slot) -> Option<WatchUpdate> {
+    /// One step through history for one watcher. None: it is live again, memory had nothing for it in this step, or
+    /// the store is being read.
+    fn catch_up(&mut self, slot: Slot) -> Option<WatchUpdate> {
         let view = self.port.view();
         let step = {
             let mut registry = self.registry.lock();
@@ -339,17 +255,34 @@ impl WatchSession {
             Step {
                 watch_id: watcher.id,
                 from: watcher.next_revision,
+                upto: view.keyspace(self.keyspace).map_or(0, |keyspace| keyspace.revision()),
                 range: watcher.request.range.clone(),
                 prev_kv: watcher.request.prev_kv,
             }
         };
-        let upto = view.keyspace(self.keyspace).map_or(0, |keyspace| keyspace.revision());
-        if step.from > upto {
+        if step.from > step.upto {
             self.go_live(slot, step.from);
             return None;
         }
-        match self.read_history(&view, &step, upto).await {
-            Ok(found) => self.found(slot, &step, found),
+        match look(&view, self.keyspace, &step, &MemoryOnly, &INLINE_STEP) {
+            Err(ReadError::NeedsStore) => {
+                let found = read_history(self.port.clone(), self.keyspace, step.clone());
+                self.reading = Some(Reading { slot, step, found: Box::pin(found) });
+                None
+            }
+            found => self.looked(slot, &step, found),
+        }
+    }
+
+    /// The store was read.
+    fn read(&mut self, found: Found) -> Option<WatchUpdate> {
+        let Reading { slot, step, .. } = self.reading.take()?;
+        self.looked(slot, &step, found)
+    }
+
+    fn looked(&mut self, slot: Slot, step: &Step, found: Found) -> Option<WatchUpdate> {
+        match found {
+            Ok(found) => self.found(slot, step, found),
             // The view was overtaken by a compaction; a newer one knows whether that concerns this watcher.
             Err(ReadError::Outdated) => None,
             Err(ReadError::Refused(Refusal::Compacted)) => {
@@ -370,25 +303,10 @@ impl WatchSession {
         }
     }
 
-    async fn read_history(&self, view: &View, step: &Step, upto: i64) -> Result<Changes, ReadError> {
-        let keyspace = view.keyspace(self.keyspace).ok_or(ReadError::Refused(Refusal::Compacted))?;
-        match history(keyspace, step, upto, &MemoryOnly) {
-            Err(ReadError::NeedsStore) => {}
-            result => return result,
-        }
-        let (view, id, step) = (view.clone(), self.keyspace, step.clone());
-        let rows = StoreRows::new(self.port.store().clone());
-        tokio::task::spawn_blocking(move || {
-            let keyspace = view.keyspace(id).ok_or(ReadError::Refused(Refusal::Compacted))?;
-            history(keyspace, &step, upto, &rows)
-        })
-        .await
-        .unwrap_or(Err(ReadError::Refused(Refusal::Stopping)))
-    }
-
     fn found(&mut self, slot: Slot, step: &Step, found: Changes) -> Option<WatchUpdate> {
         let mut registry = self.registry.lock();
-        let watcher = registry.get_mut(slot)?;
+        // One that was turned away meanwhile is told so, and nothing else.
+        let watcher = registry.get_mut(slot).filter(|watcher| watcher.pace != Pace::Ended)?;
         watcher.next_revision = found.next_revision;
         let events: Vec<_> = found
             .events
@@ -466,6 +384,8 @@ impl WatchSession {
     }
 
     fn forget(&mut self, slot: Slot) {
+        // What is read for it is not wanted any more, and its slot may soon be another's.
+        self.reading.take_if(|reading| reading.slot == slot);
         self.registry.lock().remove(slot);
         self.port.uncount_watcher();
     }
@@ -481,23 +401,4 @@ impl Drop for WatchSession {
             self.forget(slot);
         }
     }
-}
-
-#[derive(Clone)]
-struct Step {
-    watch_id: i64,
-    from: i64,
-    range: KeyRange,
-    prev_kv: bool,
-}
-
-/// A piece of history as a watcher wants it: with previous values where it asked for them.
-fn history(keyspace: &Keyspace, step: &Step, upto: i64, rows: &dyn RowSource) -> Result<Changes, ReadError> {
-    let mut found = keyspace.changes(step.from, upto, &step.range, rows, CATCH_UP_EVENTS)?;
-    if step.prev_kv {
-        for event in found.events.iter_mut().filter(|event| event.prev_in_store) {
-            event.prev = keyspace.previous(&event.kv.key, event.kv.mod_revision, rows)?;
-        }
-    }
-    Ok(found)
 }

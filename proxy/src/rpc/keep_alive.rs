@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, Response};
 use http_body::Body;
+use keygate_core::Refusal;
 use keygate_proto::etcdserverpb as pb;
 use tonic::Status;
 
@@ -52,8 +53,11 @@ where
         self.received.count();
         let request = decode::message(message).map_err(|rejection| rejection.status())?;
         let evidence = Evidence { connection: &self.connection, metadata: &self.metadata };
-        let kept = stack::run(&self.context, evidence, decode::keep_alive(request)).await;
-        kept.and_then(|reply| encode::lease_keep_alive(self.context.identity, reply))
+        // Behind a checkpoint it waits for the log, as long as a write would.
+        let kept = stack::run(&self.context, evidence, decode::keep_alive(request));
+        let kept = tokio::time::timeout(self.context.request_timeout, kept).await;
+        kept.unwrap_or(Err(Refusal::TimedOut))
+            .and_then(|reply| encode::lease_keep_alive(self.context.identity, reply))
             .map(Some)
             .map_err(|refusal| status::of(&refusal))
     }

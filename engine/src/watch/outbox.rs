@@ -1,0 +1,129 @@
+//! What a session's client is to be told next, and the queue in which it waits.
+
+use keygate_core::{Event, KeyValue, Refusal, Sealed};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use tokio::sync::Notify;
+
+/// Bytes of undelivered events at which a session's watchers fall behind instead of queueing more.
+pub(super) const OUTBOX_BYTES: usize = 4 << 20;
+
+/// The next thing that a stream's client should be told.
+#[derive(Debug)]
+pub enum WatchUpdate {
+    Events {
+        watch_id: i64,
+        revision: i64,
+        events: Vec<Event<Sealed>>,
+        fragment_ok: bool,
+    },
+    /// `watch_id` -1 answers a request for progress; else it is periodic.
+    Progress {
+        watch_id: i64,
+        revision: i64,
+    },
+    /// The watch wanted history that is gone. It has ended.
+    Compacted {
+        watch_id: i64,
+        compact_revision: i64,
+    },
+    /// Policy no longer allows the watch. It has ended.
+    Denied {
+        watch_id: i64,
+        refusal: Refusal,
+        revision: i64,
+    },
+}
+
+/// Updates on their way from the registry to a session.
+pub(crate) struct Outbox {
+    queue: Mutex<Queue>,
+    pub(super) news: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    updates: VecDeque<WatchUpdate>,
+    bytes: usize,
+}
+
+impl Outbox {
+    pub(super) fn new() -> Self {
+        Self { queue: Mutex::default(), news: Notify::new() }
+    }
+
+    /// False: the reader is too slow and the update was not taken.
+    pub(crate) fn push(&self, update: WatchUpdate) -> bool {
+        let bytes = update.size();
+        let mut queue = self.queue.lock();
+        // One update is always taken, however large: one revision cannot be split.
+        if queue.bytes > 0 && queue.bytes + bytes > OUTBOX_BYTES {
+            return false;
+        }
+        queue.bytes += bytes;
+        queue.updates.push_back(update);
+        drop(queue);
+        self.news.notify_one();
+        true
+    }
+
+    /// For a watch's last word, which does not count against the budget.
+    pub(crate) fn push_final(&self, update: WatchUpdate) {
+        self.queue.lock().updates.push_back(update);
+        self.news.notify_one();
+    }
+
+    pub(crate) fn wake(&self) {
+        self.news.notify_one();
+    }
+
+    pub(super) fn pop(&self) -> Option<WatchUpdate> {
+        let mut queue = self.queue.lock();
+        let update = queue.updates.pop_front()?;
+        queue.bytes = queue.bytes.saturating_sub(update.size());
+        Some(update)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.lock().updates.is_empty()
+    }
+
+    /// Is there still something to be said under this id?
+    pub(super) fn mentions(&self, watch_id: i64) -> bool {
+        self.queue.lock().updates.iter().any(|update| update.watch_id() == watch_id)
+    }
+
+    /// Drops whatever was to be said under this id.
+    pub(super) fn forget(&self, watch_id: i64) {
+        let mut queue = self.queue.lock();
+        queue.updates.retain(|update| update.watch_id() != watch_id);
+        queue.bytes = queue.updates.iter().map(WatchUpdate::size).sum();
+    }
+}
+
+impl WatchUpdate {
+    fn watch_id(&self) -> i64 {
+        match self {
+            Self::Events { watch_id, .. }
+            | Self::Progress { watch_id, .. }
+            | Self::Compacted { watch_id, .. }
+            | Self::Denied { watch_id, .. } => *watch_id,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Events { events, .. } => events.iter().map(event_size).sum(),
+            Self::Progress { .. } | Self::Compacted { .. } | Self::Denied { .. } => 0,
+        }
+    }
+}
+
+/// Keys and values, and an allowance for the rest.
+fn event_size(event: &Event<Sealed>) -> usize {
+    64 + key_value_size(&event.kv) + event.prev.as_ref().map_or(0, key_value_size)
+}
+
+pub(super) fn key_value_size(kv: &KeyValue<Sealed>) -> usize {
+    kv.key.len() + kv.value.as_ref().map_or(0, Sealed::len)
+}
