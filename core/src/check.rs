@@ -26,9 +26,9 @@ impl<V: ValueSize> Operation<V> {
             Self::Range(range) => check_range(range),
             Self::RangeStream(range) => check_range_stream(range),
             Self::Put(put) => check_put(put),
-            Self::DeleteRange(delete) => check_key(delete.range.start()),
+            Self::DeleteRange(delete) => some_key(delete.range.start()),
             Self::Txn(txn) => {
-                check_txn(txn, limits.txn_operations, limits.txn_depth)?;
+                check_txn(txn, Nesting::of(limits))?;
                 check_duplicates(txn)
             }
             Self::LeaseGrant(grant) if grant.ttl > MAX_LEASE_TTL => Err(Refusal::LeaseTtlTooLarge),
@@ -74,12 +74,13 @@ impl<V: ValueSize> Operation<V> {
     }
 }
 
-fn check_key(key: &Bytes) -> Result<(), Refusal> {
+/// A request that names a key names one.
+pub fn some_key(key: &Bytes) -> Result<(), Refusal> {
     if key.is_empty() { Err(Refusal::KeyNotProvided) } else { Ok(()) }
 }
 
 fn check_range(range: &Range) -> Result<(), Refusal> {
-    check_key(range.range.start())
+    some_key(range.range.start())
 }
 
 fn check_range_stream(range: &Range) -> Result<(), Refusal> {
@@ -103,26 +104,45 @@ fn check_range_stream(range: &Range) -> Result<(), Refusal> {
 }
 
 fn check_put<V>(put: &Put<V>) -> Result<(), Refusal> {
-    check_key(&put.key)
+    some_key(&put.key)
 }
 
-fn check_txn<V>(txn: &Txn<V>, budget: usize, depth: usize) -> Result<(), Refusal> {
-    let used = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
-    if used > budget {
-        return Err(Refusal::TooManyOperations);
+/// What a txn inside others may still have.
+#[derive(Clone, Copy, Debug)]
+pub struct Nesting {
+    operations: usize,
+    levels: usize,
+    limits: Limits,
+}
+
+impl Nesting {
+    /// For a txn that is in none.
+    pub fn of(limits: &Limits) -> Self {
+        Self { operations: limits.txn_operations, levels: limits.txn_depth, limits: *limits }
     }
-    let Some(depth) = depth.checked_sub(1) else {
-        return Err(Refusal::TxnTooDeep { limit: 0 });
-    };
+
+    /// Looks at a txn's own length; returns what the txns in it may have. The longest of its three
+    /// lists counts.
+    pub fn enter(self, compares: usize, success: usize, failure: usize) -> Result<Self, Refusal> {
+        let used = compares.max(success).max(failure);
+        let operations = self.operations.checked_sub(used).ok_or(Refusal::TooManyOperations)?;
+        let too_deep = Refusal::TxnTooDeep { limit: self.limits.txn_depth };
+        let levels = self.levels.checked_sub(1).ok_or(too_deep)?;
+        Ok(Self { operations, levels, ..self })
+    }
+}
+
+fn check_txn<V>(txn: &Txn<V>, nesting: Nesting) -> Result<(), Refusal> {
+    let nesting = nesting.enter(txn.compare.len(), txn.success.len(), txn.failure.len())?;
     for compare in &txn.compare {
-        check_key(compare.range.start())?;
+        some_key(compare.range.start())?;
     }
     for op in txn.success.iter().chain(&txn.failure) {
         match op {
             TxnOp::Range(range) => check_range(range)?,
             TxnOp::Put(put) => check_put(put)?,
-            TxnOp::DeleteRange(delete) => check_key(delete.range.start())?,
-            TxnOp::Txn(nested) => check_txn(nested, budget - used, depth)?,
+            TxnOp::DeleteRange(delete) => some_key(delete.range.start())?,
+            TxnOp::Txn(nested) => check_txn(nested, nesting)?,
         }
     }
     Ok(())
@@ -209,5 +229,25 @@ impl<V: ValueSize> Put<V> {
             (true, 0) => Ok(PutLease::Keep),
             (true, _) => Err(Refusal::LeaseProvided),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nested(depth: usize) -> Txn<crate::value::Plaintext> {
+        let inner = if depth == 1 { vec![] } else { vec![TxnOp::Txn(nested(depth - 1))] };
+        Txn { compare: Vec::new(), success: inner, failure: Vec::new() }
+    }
+
+    /// It said "deeper than `0`" whatever the limit was.
+    #[test]
+    fn a_txn_that_is_too_deep_is_told_the_limit() {
+        let limits = Limits { txn_operations: 128, txn_depth: 3 };
+        assert_eq!(Operation::Txn(nested(3)).check(&limits), Ok(()));
+        assert_eq!(Operation::Txn(nested(4)).check(&limits), Err(Refusal::TxnTooDeep { limit: 3 }));
+        let few = Limits { txn_operations: 2, txn_depth: 9 };
+        assert_eq!(Operation::Txn(nested(4)).check(&few), Err(Refusal::TooManyOperations));
     }
 }

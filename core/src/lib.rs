@@ -33,7 +33,7 @@ pub use auth::{
     AuthTables, Credential, KeyspaceId, PasswordHash, Permission, PermissionKind, ROOT, Role, Secret, User,
 };
 pub use caller::{Caller, Evidence};
-pub use check::Limits;
+pub use check::{Limits, Nesting, some_key};
 pub use operation::{
     AlarmAction, AlarmKind, AlarmRequest, Compact, Compare, CompareOp, CompareTarget, DeleteRange,
     LeaseGrant, LeaseId, LeaseRevoke, LeaseTimeToLive, Operation, Put, PutLease, PutValue, Range, RoleGrant,

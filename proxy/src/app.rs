@@ -10,6 +10,7 @@ mod settings;
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use keygate_engine::Engine;
@@ -38,13 +39,14 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
+    let config = Arc::new(config);
     let mut signals = Signals::install()?;
     let sockets = bind_all(&config)?;
     let compiler = keygate_policies::Compiler::new().context("the policy model cannot be used")?;
     let options = settings::engine(&config);
     let engine = tokio::task::spawn_blocking(move || Engine::open(options, Arc::new(compiler))).await??;
 
-    let certificates = pki::prepare(&config)?;
+    let certificates = pki::prepare(&config, SystemTime::now().into())?;
     let passwords = PasswordPool::start(config.own.password_threads, config.bcrypt_cost)?;
     let identifier = Arc::new(Identifier::new(settings::tokens(&config.auth_token)?, passwords));
     let first = match config.mode {
@@ -72,7 +74,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let _gone = writeln!(std::io::stdout(), "{steps}");
     }
 
-    let fatal = signals.wait(&engine, tls.as_deref()).await;
+    let fatal = signals.wait(&engine, tls.as_deref(), &config).await;
     let deadline = match &fatal {
         // What cannot be written any more is not waited for.
         Some(_) => Instant::now(),
@@ -195,8 +197,16 @@ impl Signals {
 
     /// Keeps TLS files fresh until it is time to stop. The text is the cause when the engine cannot
     /// go on.
-    async fn wait(&mut self, engine: &Engine, tls: Option<&ReloadingTls>) -> Option<String> {
-        let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
+    async fn wait(
+        &mut self,
+        engine: &Engine,
+        tls: Option<&ReloadingTls>,
+        config: &Arc<Config>,
+    ) -> Option<String> {
+        // The first look was at the start.
+        let mut daily = tokio::time::interval_at(Instant::now() + RENEWAL, RENEWAL);
+        daily.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fatal = std::pin::pin!(engine.fatal());
         loop {
@@ -210,6 +220,7 @@ impl Signals {
                         tls.reload();
                     }
                 }
+                _ = daily.tick() => renew(config.clone()),
                 _ = tick.tick() => {
                     if let Some(tls) = tls {
                         tls.reload_if_changed();
@@ -225,6 +236,18 @@ impl Signals {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// How often it is looked whether a certificate of our own is due.
+const RENEWAL: Duration = Duration::from_secs(86_400);
+
+/// On a thread of its own; what it writes is found by the next look at the TLS files.
+fn renew(config: Arc<Config>) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = pki::prepare(&config, SystemTime::now().into()) {
+            tracing::error!(%error, "certificates cannot be renewed; trying again tomorrow");
+        }
+    });
 }
 
 fn tell(state: State) {

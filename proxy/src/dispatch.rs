@@ -3,15 +3,20 @@
 use keygate_core::{Answer, Operation, Permit, Refusal, Reply, Sealed};
 use keygate_engine::{RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
 
-use crate::identify::Home;
+use crate::identify::{Asker, Home};
 use crate::stack::Context;
 
 /// A request with one answer.
 ///
 /// `Err(Refusal::StalePermit)`: nothing was done, and the permit must be obtained again.
-pub async fn one(context: &Context, view: &View, permit: Permit<Sealed>) -> Result<Reply<Sealed>, Refusal> {
+pub async fn one(
+    context: &Context,
+    view: &View,
+    asker: Asker,
+    permit: Permit<Sealed>,
+) -> Result<Reply<Sealed>, Refusal> {
     match permit.operation() {
-        Operation::Authenticate { .. } => authenticate(context, view, permit).await,
+        Operation::Authenticate { .. } => authenticate(context, view, asker, permit).await,
         operation if operation.is_write() => {
             let patient = waits_for_disk(operation);
             let proposed = context.port.propose(permit);
@@ -52,6 +57,7 @@ fn waits_for_disk(operation: &Operation<Sealed>) -> bool {
 async fn authenticate(
     context: &Context,
     view: &View,
+    asker: Asker,
     permit: Permit<Sealed>,
 ) -> Result<Reply<Sealed>, Refusal> {
     let parts = permit.into_parts();
@@ -64,6 +70,6 @@ async fn authenticate(
         tenant: view.tenant_of(parts.keyspace).map(AsRef::as_ref),
         auth: keyspace.auth(),
     };
-    let token = context.identifier.authenticate(home, &name, password).await?;
+    let token = context.identifier.authenticate(asker, home, &name, password).await?;
     Ok(Reply { revision: keyspace.revision(), term: view.term(), answer: Answer::Token(token) })
 }

@@ -4,7 +4,7 @@
 //! the first password of `root`, each 0600 and written whole or not at all. Who brings certificates of their own finds
 //! the password alone. Whatever is there already is kept; the two
 //! certificates are issued again when they are about to expire, do not cover a host that is advertised now, or do not
-//! fit their key (a crash between the two renames). Everything is read and written at start only.
+//! fit their key (a crash between the two renames): at the start, and once a day while the server runs.
 
 mod files;
 mod issue;
@@ -16,7 +16,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-pub use self::files::private_file;
+pub use self::{files::private_file, issue::Now};
 use self::{
     files::{exists, make_directory, read_secret, write_secret},
     issue::{Authority, Leaf, Purpose},
@@ -103,7 +103,7 @@ fn shell(path: &Path) -> String {
 }
 
 /// Finds or makes everything in `directory`. The server certificate covers this machine and `hosts`.
-pub fn ensure(directory: &Path, hosts: &[String]) -> Result<Pki, PkiError> {
+pub fn ensure(directory: &Path, hosts: &[String], now: Now) -> Result<Pki, PkiError> {
     make_directory(directory)?;
     let pki = Pki {
         ca: directory.join("ca.pem"),
@@ -120,7 +120,7 @@ pub fn ensure(directory: &Path, hosts: &[String]) -> Result<Pki, PkiError> {
     if exists(&pki.root_password_file)? {
         read_password(&pki.root_password_file)?;
     }
-    let authority = Authority::find_or_make(&pki.ca, &ca_key)?;
+    let authority = Authority::find_or_make(&pki.ca, &ca_key, now)?;
     let server = Purpose::Server { hosts: server_hosts(hosts) };
     Leaf { cert: &pki.server_cert, key: &pki.server_key, purpose: server }.find_or_issue(&authority)?;
     let client = Purpose::Client { user: "root" };
@@ -158,12 +158,17 @@ fn read_password(file: &Path) -> Result<Zeroizing<String>, PkiError> {
 }
 
 /// etcd's `--auto-tls`: a certificate that signs itself, in `<data-dir>/fixtures/client`. Clients cannot verify it.
-pub fn ensure_auto(data_dir: &Path, hosts: &[String], validity_years: u32) -> Result<Serving, PkiError> {
+pub fn ensure_auto(
+    data_dir: &Path,
+    hosts: &[String],
+    validity_years: u32,
+    now: Now,
+) -> Result<Serving, PkiError> {
     let directory = data_dir.join("fixtures").join("client");
     make_directory(&directory)?;
     let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
     let purpose = Purpose::SelfSigned { hosts: server_hosts(hosts), years: validity_years };
-    Leaf { cert: &cert, key: &key, purpose }.find_or_self_sign()?;
+    Leaf { cert: &cert, key: &key, purpose }.find_or_self_sign(now)?;
     Ok(Serving { cert, key, client_ca: None, managed: None })
 }
 
@@ -190,15 +195,16 @@ pub enum Demand {
     Required,
 }
 
-/// Makes what the configuration asks for; `None` when no listener speaks TLS.
-pub fn prepare(config: &Config) -> Result<Option<Serving>, PkiError> {
+/// Makes what the configuration asks for and what is due; `None` when no listener speaks TLS. To be called again each
+/// day: the paths stay what they are.
+pub fn prepare(config: &Config, now: Now) -> Result<Option<Serving>, PkiError> {
     let hosts: Vec<String> = (config.advertise_client.iter().map(|url| url.host.clone()))
         .chain(config.listen_client.iter().map(|url| url.address.ip().to_string()))
         .collect();
     match &config.tls {
         ClientTls::Off => Ok(None),
         ClientTls::SelfSigned { validity_years } => {
-            ensure_auto(&config.data_dir, &hosts, *validity_years).map(Some)
+            ensure_auto(&config.data_dir, &hosts, *validity_years, now).map(Some)
         }
         ClientTls::Files { cert, key, client_certificates } => Ok(Some(Serving {
             cert: cert.clone(),
@@ -207,7 +213,7 @@ pub fn prepare(config: &Config) -> Result<Option<Serving>, PkiError> {
             managed: None,
         })),
         ClientTls::Managed { client_certificates } => {
-            let pki = ensure(&directory(config), &hosts)?;
+            let pki = ensure(&directory(config), &hosts, now)?;
             Ok(Some(Serving {
                 cert: pki.server_cert.clone(),
                 key: pki.server_key.clone(),

@@ -21,7 +21,7 @@ use keygate_core::{
 use keygate_engine::{Identity, Port, RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
 
 use crate::authorize::{self, Endpoint};
-use crate::identify::{ConnectionIdentity, Identifier, keyspace_of_login};
+use crate::identify::{Asker, ConnectionIdentity, Identifier, keyspace_of_login};
 use crate::{dispatch, transform};
 
 /// What the stages need. One for each serving thread.
@@ -56,10 +56,11 @@ pub async fn run(
 ) -> Result<Reply<Plaintext>, Refusal> {
     operation.check(&context.limits)?;
     let operation = hash_password(context, evidence, operation).await?;
+    let asker = Asker::at(evidence.connection.peer());
     for _ in 0..ATTEMPTS {
         let view = context.port.view();
         let permit = admit(context, &view, evidence, operation.clone())?;
-        match dispatch::one(context, &view, permit).await {
+        match dispatch::one(context, &view, asker, permit).await {
             Err(Refusal::StalePermit) => {}
             outcome => return transform::open(outcome?),
         }
@@ -170,7 +171,7 @@ async fn hash_password(
     let passwords = context.identifier.passwords();
     passwords.check(&password)?;
     check_user(&view, &caller, &operation)?;
-    let hashed = Credential::Hashed(passwords.hash(password).await?);
+    let hashed = Credential::Hashed(passwords.hash(Asker::at(evidence.connection.peer()), password).await?);
     Ok(match operation {
         Operation::UserAdd(UserAdd { name, .. }) => Operation::UserAdd(UserAdd { name, credential: hashed }),
         Operation::UserChangePassword { name, .. } => {

@@ -162,6 +162,11 @@ pub fn message_too_large(size: usize, limit: usize) -> Status {
     Status::resource_exhausted(format!("grpc: received message larger than max ({size} vs. {limit})"))
 }
 
+/// A message for whose beginning there is no room.
+pub fn no_room() -> Status {
+    Status::resource_exhausted("keygate: too many messages are under way")
+}
+
 /// An answer that does not fit the protocol's own limit.
 pub fn answer_too_large(size: usize, limit: usize) -> Status {
     Status::resource_exhausted(format!("grpc: trying to send message larger than max ({size} vs. {limit})"))
@@ -169,9 +174,10 @@ pub fn answer_too_large(size: usize, limit: usize) -> Status {
 
 /// Bytes that are not the message they should be.
 pub fn malformed(cause: &prost::DecodeError) -> Status {
-    // prost says only by its text that the nesting, not the bytes, was wrong.
+    // prost says only by its text that the nesting, not the bytes, was wrong (a test holds it to that).
+    // Only a txn nests; how deep it may is a matter of its operations to etcd.
     if cause.to_string().ends_with("recursion limit reached") {
-        return of(&Refusal::TxnTooDeep { limit: 0 });
+        return of(&Refusal::TooManyOperations);
     }
     Status::internal("grpc: error unmarshalling request: malformed protobuf message")
 }
@@ -179,6 +185,11 @@ pub fn malformed(cause: &prost::DecodeError) -> Status {
 /// An enum's number that means nothing where etcd has no text for it.
 pub fn unknown_number(field: &str) -> Status {
     Status::invalid_argument(format!("keygate: unknown value of `{field}`"))
+}
+
+/// A `hashedPassword` that nobody could log in with, or that would keep a thread busy.
+pub fn unusable_hash() -> Status {
+    Status::invalid_argument("keygate: the password's hash is not one of bcrypt with a cost of 4 to 16")
 }
 
 /// The bytes around a message break gRPC's framing.

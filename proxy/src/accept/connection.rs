@@ -21,10 +21,11 @@ use tonic::body::Body;
 use super::handler::{Handler, Served};
 use super::listener::Endpoint;
 use super::log_budget::Line;
+use super::probation::Probation;
 use super::strangers::{Place, PlaceProof};
 use super::stream::{ClientStream, Spoken, Transport, adopt};
 use super::worker::{Accepted, Drain, Shared};
-use crate::identify::{CertificateName, ConnectionIdentity};
+use crate::identify::{CertificateName, ConnectionIdentity, Proof};
 use crate::metrics::{ConnectionMetrics, Traffic};
 use crate::tls::ReloadingTls;
 
@@ -41,6 +42,10 @@ const SEND_BUFFER: usize = 1 << 20;
 pub struct HttpLimits {
     /// For TLS, and for the first bytes of HTTP after it.
     pub handshake_timeout: Duration,
+    /// In which a client must show who it is, or it is told to go and come again.
+    pub proof_timeout: Duration,
+    /// Of messages that are not whole yet, of all connections together.
+    pub unfinished_bytes: usize,
     pub concurrent_streams: u32,
     /// None: the server never pings.
     pub ping_interval: Option<Duration>,
@@ -64,11 +69,12 @@ pub(super) async fn serve(
 ) {
     let Accepted { stream, peer, place, endpoint, counted: _counted } = accepted;
     let Thread { handler, traffic } = thread;
+    let probation = Arc::new(Probation::default());
     let place = Arc::new(place);
     let evicted = place.clone();
     let deadline = Instant::now() + shared.limits.handshake_timeout;
     let begun = tokio::select! {
-        begun = begin(stream, traffic, endpoint.tls.as_deref(), deadline) => begun,
+        begun = begin(stream, traffic, &probation, endpoint.tls.as_deref(), deadline) => begun,
         () = evicted.evicted() => return,
     };
     let begun = match begun {
@@ -78,22 +84,26 @@ pub(super) async fn serve(
     };
     let Begun { stream, spoken, client } = begun;
     let is_tls = endpoint.tls.is_some();
-    let proof = Box::new(PlaceProof(place));
+    let proof = Box::new(EndOfProbation { place: PlaceProof(place), probation: probation.clone() });
+    let room = shared.room.connection();
     let identity = ConnectionIdentity::new(peer, is_tls, client.server_name.as_deref(), client.name, proof);
+    let identity = identity.with_room(room);
     // A certificate that our CA signed is proof enough not to be a stranger, whatever it names.
     if client.verified {
         identity.proof().given();
     }
-    let service = ConnectionService { handler, endpoint, identity: Arc::new(identity) };
+    let stay = Stay { place: &evicted, probation: &probation, limits: &shared.limits, drain };
+    let identity = Arc::new(identity);
+    let service = ConnectionService { handler, endpoint, identity, probation: probation.clone() };
     let io = TokioIo::new(stream);
     let outcome = match spoken {
         Spoken::Http2 => {
             let connection = http2_builder(&shared.limits).serve_connection(io, service);
-            finish(Box::pin(connection), &evicted, drain).await
+            stay.finish(Box::pin(connection)).await
         }
         Spoken::Http1 => {
             let connection = http1_builder(&shared.limits).serve_connection(io, service);
-            finish(Box::pin(connection), &evicted, drain).await
+            stay.finish(Box::pin(connection)).await
         }
     };
     if let Err(error) = outcome {
@@ -134,6 +144,7 @@ enum Rejection {
 async fn begin(
     stream: std::net::TcpStream,
     traffic: Arc<Traffic>,
+    probation: &Arc<Probation>,
     tls: Option<&ReloadingTls>,
     deadline: Instant,
 ) -> Result<Option<Begun>, Rejection> {
@@ -153,7 +164,7 @@ async fn begin(
             Transport::Tls(Box::new(stream))
         }
     };
-    let mut stream = ClientStream::new(transport, traffic);
+    let mut stream = ClientStream::new(transport, traffic, probation.clone());
     let spoken = timeout_at(deadline, stream.spoken()).await.map_err(|_| Rejection::Silence)??;
     Ok(spoken.map(|spoken| Begun { stream, spoken, client }))
 }
@@ -210,6 +221,27 @@ struct ConnectionService {
     handler: Arc<dyn Handler>,
     endpoint: Arc<Endpoint>,
     identity: Arc<ConnectionIdentity>,
+    probation: Arc<Probation>,
+}
+
+/// What ends when the other side has shown who it is.
+struct EndOfProbation {
+    place: PlaceProof,
+    probation: Arc<Probation>,
+}
+
+impl Proof for EndOfProbation {
+    fn given(&self) {
+        // Asked at each request: a load is enough for all but the first.
+        if !self.probation.is_over() {
+            self.place.given();
+            self.probation.end();
+        }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.probation.is_crowded()
+    }
 }
 
 impl hyper::service::Service<Request<Incoming>> for ConnectionService {
@@ -218,7 +250,12 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
     type Future = Infallibly;
 
     fn call(&self, request: Request<Incoming>) -> Infallibly {
-        Infallibly(self.handler.serve(&self.endpoint, &self.identity, request))
+        let open = (!self.probation.is_over()).then(|| self.probation.request());
+        let served = self.handler.serve(&self.endpoint, &self.identity, request);
+        match open {
+            None => Infallibly(served),
+            Some(open) => Infallibly(Box::pin(async move { served.await.map(|answer| open.around(answer)) })),
+        }
     }
 }
 
@@ -277,21 +314,46 @@ impl Graceful for http1::Connection<TokioIo<ClientStream>, ConnectionService> {
     }
 }
 
-async fn finish<C: Graceful>(
-    mut connection: Pin<Box<C>>,
-    place: &Place,
-    mut drain: watch::Receiver<Drain>,
-) -> hyper::Result<()> {
-    {
-        let mut told_to_go = pin!(drain.wait_for(|drain| *drain != Drain::Serving));
-        let mut evicted = pin!(place.evicted());
+/// How long a connection may stay.
+struct Stay<'a> {
+    place: &'a Place,
+    probation: &'a Probation,
+    limits: &'a HttpLimits,
+    drain: watch::Receiver<Drain>,
+}
+
+impl Stay<'_> {
+    async fn finish<C: Graceful>(mut self, mut connection: Pin<Box<C>>) -> hyper::Result<()> {
+        {
+            let mut told_to_go = pin!(self.drain.wait_for(|drain| *drain != Drain::Serving));
+            let mut evicted = pin!(self.place.evicted());
+            let mut overdue = pin!(overdue(self.probation, self.limits.proof_timeout));
+            tokio::select! {
+                biased;
+                outcome = connection.as_mut() => return outcome,
+                () = evicted.as_mut() => return Ok(()),
+                () = overdue.as_mut() => {}
+                _ = told_to_go.as_mut() => {}
+            }
+        }
+        connection.as_mut().begin_shutdown();
+        // Requests that are open may end, but a stranger's do not last.
+        let grace = self.limits.handshake_timeout;
         tokio::select! {
             biased;
             outcome = connection.as_mut() => return outcome,
-            () = evicted.as_mut() => return Ok(()),
-            _ = told_to_go.as_mut() => {}
+            () = self.place.evicted() => return Ok(()),
+            () = overdue(self.probation, grace) => return Ok(()),
         }
     }
-    connection.as_mut().begin_shutdown();
-    connection.await
+}
+
+/// Completes when the time is over and nothing was shown.
+async fn overdue(probation: &Probation, timeout: Duration) {
+    if !probation.is_over() {
+        tokio::time::sleep(timeout).await;
+    }
+    if probation.is_over() {
+        std::future::pending().await
+    }
 }

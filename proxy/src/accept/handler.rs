@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tonic::body::Body;
@@ -15,7 +15,7 @@ use super::until_drain::UntilDrain;
 use super::worker::Drain;
 use crate::http::Endpoints;
 use crate::identify::ConnectionIdentity;
-use crate::rpc::GrpcService;
+use crate::rpc::{GrpcService, methods};
 
 pub type Served = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
@@ -28,14 +28,6 @@ pub trait Handler: Send + Sync {
         request: Request<Incoming>,
     ) -> Served;
 }
-
-/// Streams that last until somebody ends them.
-const ENDLESS: [&str; 4] = [
-    "/etcdserverpb.Watch/Watch",
-    "/etcdserverpb.Lease/LeaseKeepAlive",
-    "/v3electionpb.Election/Observe",
-    "/grpc.health.v1.Health/Watch",
-];
 
 /// The real one.
 pub struct Stages {
@@ -54,7 +46,7 @@ impl Handler for Stages {
     ) -> Served {
         if endpoint.grpc && is_grpc(&request) {
             let (grpc, connection) = (self.grpc.clone(), connection.clone());
-            if !ENDLESS.contains(&request.uri().path()) {
+            if !methods::is_endless(request.uri().path()) {
                 return Box::pin(async move { grpc.call(connection, request).await });
             }
             let draining = self.draining.clone();
@@ -62,6 +54,11 @@ impl Handler for Stages {
                 let response = grpc.call(connection, request).await;
                 response.map(|body| Body::new(UntilDrain::new(body, draining)))
             });
+        }
+        if connection.proof().is_crowded() {
+            let mut refusal = Response::new(Body::empty());
+            *refusal.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            return Box::pin(std::future::ready(refusal));
         }
         let (pages, which) = (self.pages.clone(), endpoint.pages);
         Box::pin(async move {

@@ -4,7 +4,8 @@
 //!   would bind silently and take clients away.
 //! - One thread accepts and hands each connection to the least loaded serving thread, where it
 //!   stays. Serving threads have a runtime of one thread each; nothing of a connection crosses them.
-//! - Until a connection has proved who it is, it is one of a limited number of [`Strangers`].
+//! - Until a connection has proved who it is, it is one of a limited number of [`Strangers`], and may
+//!   have little under way; one that never does is told to go.
 //! - A connection that does not finish its handshake and begin to speak HTTP in time is closed.
 
 mod acceptor;
@@ -12,6 +13,7 @@ mod connection;
 mod handler;
 mod listener;
 mod log_budget;
+mod probation;
 mod strangers;
 mod stream;
 mod until_drain;

@@ -8,12 +8,13 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::probation::{AT_ONCE, Allowance, Probation};
 use crate::metrics::Traffic;
 
 /// How an HTTP/2 client begins; `PRI` is a method of no other protocol.
@@ -33,6 +34,10 @@ pub(super) enum Transport {
 pub(super) struct ClientStream {
     transport: Transport,
     traffic: Arc<Traffic>,
+    /// Until it is over.
+    probation: Option<Arc<Probation>>,
+    /// On probation: something was read, and has not been looked at yet.
+    unseen: bool,
     /// Read ahead and not yet given on.
     ahead: [u8; PREFACE.len()],
     from: usize,
@@ -40,8 +45,9 @@ pub(super) struct ClientStream {
 }
 
 impl ClientStream {
-    pub(super) fn new(transport: Transport, traffic: Arc<Traffic>) -> Self {
-        Self { transport, traffic, ahead: [0; PREFACE.len()], from: 0, to: 0 }
+    pub(super) fn new(transport: Transport, traffic: Arc<Traffic>, probation: Arc<Probation>) -> Self {
+        let probation = Some(probation);
+        Self { transport, traffic, probation, unseen: false, ahead: [0; PREFACE.len()], from: 0, to: 0 }
     }
 
     /// Reads as many bytes as it takes to tell. None: the client went away without a word.
@@ -77,12 +83,52 @@ impl AsyncRead for ClientStream {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        let read = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        let read = if this.probation.is_some() {
+            this.poll_read_on_probation(cx, buf)
+        } else {
+            this.transport.poll_read(cx, buf)
         };
         this.traffic.received.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
         read
+    }
+}
+
+impl ClientStream {
+    /// Little at once, and what was read is looked at before more is.
+    fn poll_read_on_probation(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(probation) = &self.probation else { return self.transport.poll_read(cx, buf) };
+        let most = match ready!(probation.poll_allowance(cx)) {
+            Allowance::Everything => {
+                self.probation = None;
+                return self.transport.poll_read(cx, buf);
+            }
+            Allowance::AtMost(most) => most.min(buf.remaining()),
+        };
+        if std::mem::take(&mut self.unseen) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut part = [0; AT_ONCE];
+        let mut part = ReadBuf::new(&mut part[..most]);
+        ready!(self.transport.poll_read(cx, &mut part))?;
+        let read = part.filled();
+        buf.put_slice(read);
+        probation.has_sent(read.len());
+        self.unseen = !read.is_empty();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Transport {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
     }
 }
 
@@ -95,6 +141,9 @@ impl AsyncWrite for ClientStream {
         };
         if let Poll::Ready(Ok(bytes)) = &written {
             this.traffic.sent.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+        if let Some(probation) = &this.probation {
+            probation.answers_wait(written.is_pending());
         }
         written
     }

@@ -60,18 +60,26 @@ struct Server {
 #[derive(Clone, Copy)]
 struct Options {
     handshake_timeout: Duration,
+    proof_timeout: Duration,
     strangers: usize,
     /// Pause before a ping, and how long its answer may take.
     ping: Option<Duration>,
 }
 
-const USUAL: Options = Options { handshake_timeout: Duration::from_secs(10), strangers: 1024, ping: None };
+const USUAL: Options = Options {
+    handshake_timeout: Duration::from_secs(10),
+    proof_timeout: Duration::from_secs(60),
+    strangers: 1024,
+    ping: None,
+};
 
 impl Server {
     fn start(tls: Option<TlsSources>, options: Options) -> Self {
         let tls = tls.map(|sources| Arc::new(ReloadingTls::open(sources).unwrap()));
         let limits = HttpLimits {
             handshake_timeout: options.handshake_timeout,
+            proof_timeout: options.proof_timeout,
+            unfinished_bytes: 64 << 20,
             concurrent_streams: 777,
             ping_interval: options.ping,
             ping_timeout: options.ping,
@@ -264,6 +272,17 @@ async fn who_finishes_tls_and_then_says_nothing_is_closed() {
         stream.write_all(words.as_bytes()).await.unwrap();
         closed(&mut stream).await;
     }
+}
+
+#[tokio::test]
+async fn who_speaks_and_never_proves_itself_is_told_to_go() {
+    let proof_timeout = Duration::from_secs(1);
+    let server = Server::start(None, Options { proof_timeout, ..USUAL });
+    let (mut stranger, mut proven) = (server.connect().await, server.connect().await);
+    ask(&mut proven, "/prove").await.unwrap();
+    ask(&mut stranger, "/").await.unwrap();
+    closed(&mut stranger).await;
+    assert_eq!(ask(&mut proven, "/").await.unwrap(), "nobody");
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use super::listener::Endpoint;
 use super::log_budget::LogBudget;
 use super::strangers::Place;
 use crate::metrics::Metrics;
+use crate::rpc::MessageRoom;
 
 /// Reads that memory cannot answer wait for the disk here; more threads would only queue there.
 const BLOCKING_THREADS: usize = 4;
@@ -26,11 +27,13 @@ pub struct Shared {
     pub limits: HttpLimits,
     pub metrics: Arc<Metrics>,
     pub(super) refusals: LogBudget,
+    pub(super) room: Arc<MessageRoom>,
 }
 
 impl Shared {
     pub fn new(limits: HttpLimits, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { limits, metrics, refusals: LogBudget::default() })
+        let room = MessageRoom::new(limits.unfinished_bytes);
+        Arc::new(Self { limits, metrics, refusals: LogBudget::default(), room })
     }
 }
 

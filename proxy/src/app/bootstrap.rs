@@ -2,6 +2,8 @@
 //! step is skipped when it is done already, so a start that was killed half way is finished by the
 //! next.
 
+use std::net::SocketAddr;
+
 use keygate_core::{
     AuthTables, Credential, InternalReason, KeyspaceId, Operation, Permit, ROOT, Refusal, Sealed, Secret,
     UserAdd,
@@ -9,7 +11,7 @@ use keygate_core::{
 use keygate_engine::{Engine, Port};
 
 use crate::config::Config;
-use crate::identify::Identifier;
+use crate::identify::{Asker, Identifier};
 use crate::pki::{self, Serving};
 
 /// Some text for the newcomer when auth was switched on just now.
@@ -27,7 +29,9 @@ pub(super) async fn ensure_root(
     let directory = pki::directory(config);
     if !auth.users.contains_key(ROOT) {
         let password = pki::first_password(&directory)?.password;
-        let hash = identifier.passwords().hash(Secret::new(password.to_string())).await?;
+        // Before there is a connection nobody else waits.
+        let nobody = Asker::at(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let hash = identifier.passwords().hash(nobody, Secret::new(password.to_string())).await?;
         let root = UserAdd { name: ROOT.to_owned(), credential: Credential::Hashed(hash) };
         propose(&port, Operation::UserAdd(root)).await?;
     }

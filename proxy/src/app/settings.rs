@@ -20,6 +20,9 @@ use crate::tls::{ClientCertificates, TlsSources, Versions};
 /// A txn in a txn in a txn …: deeper than any program writes, and far from what a stack bears.
 const TXN_DEPTH: usize = 32;
 
+/// Longer than any login waits. Monitoring that never logs in connects again each time.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// What the stages of a request are told.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
@@ -42,6 +45,8 @@ pub(super) fn rules(config: &Config) -> Rules {
 pub(super) fn http(config: &Config) -> HttpLimits {
     HttpLimits {
         handshake_timeout: config.own.handshake_timeout,
+        proof_timeout: PROOF_TIMEOUT,
+        unfinished_bytes: saturated(config.own.memory_budget / 2),
         concurrent_streams: config.limits.concurrent_streams,
         ping_interval: config.keep_alive.interval,
         ping_timeout: config.keep_alive.timeout,

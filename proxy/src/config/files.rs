@@ -27,7 +27,9 @@ pub fn check_files(config: &Config) -> Problems {
         }
     }
     if let AuthToken::Jwt(jwt) = &config.auth_token {
-        public.extend(jwt.public_key.iter().map(|path| ("auth-token", path)));
+        // What checks a keyed hash also makes one.
+        let checking = if jwt.method.is_symmetric() { &mut private } else { &mut public };
+        checking.extend(jwt.public_key.iter().map(|path| ("auth-token", path)));
         private.extend(jwt.private_key.iter().map(|path| ("auth-token", path)));
     }
     for (key, path) in public.iter().chain(&private) {

@@ -162,6 +162,17 @@ pub enum JwtMethod {
     Hs512,
 }
 
+impl JwtMethod {
+    /// Who can check a token can make one: all its keys are secrets.
+    pub fn is_symmetric(self) -> bool {
+        match self {
+            Self::Hs256 | Self::Hs384 | Self::Hs512 => true,
+            Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => false,
+            Self::Es256 | Self::Es384 | Self::EdDsa => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Size of the store, in bytes, at which the NOSPACE alarm rises; `None` lets it grow.

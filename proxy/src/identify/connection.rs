@@ -9,11 +9,17 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::jwt::Claims;
 use super::simple_token::Entry;
+use crate::rpc::{ConnectionRoom, MessageRoom};
 
 /// Told once, when the other side has shown who it is, so that its place among the strangers
 /// becomes free. Cheap to call again.
 pub trait Proof: Send + Sync {
     fn given(&self);
+
+    /// Nothing was shown yet, and more requests are open than such a connection may have.
+    fn is_crowded(&self) -> bool {
+        false
+    }
 }
 
 /// The name in a client certificate that was verified against the client CA.
@@ -44,6 +50,7 @@ pub struct ConnectionIdentity {
     server_name: Option<Arc<str>>,
     certificate: Option<CertificateName>,
     proof: Box<dyn Proof>,
+    room: Arc<ConnectionRoom>,
     /// A connection nearly always shows the same token; looking it up once is enough.
     last_token: Mutex<Option<LastToken>>,
 }
@@ -68,8 +75,14 @@ impl ConnectionIdentity {
         certificate: Option<CertificateName>,
         proof: Box<dyn Proof>,
     ) -> Self {
+        let room = MessageRoom::new(usize::MAX).connection();
         let server_name = server_name.map(|name| name.to_ascii_lowercase().into());
-        Self { peer, tls, server_name, certificate, proof, last_token: Mutex::new(None) }
+        Self { peer, tls, server_name, certificate, proof, room, last_token: Mutex::new(None) }
+    }
+
+    /// Shares the room for unfinished messages with other connections.
+    pub fn with_room(self, room: Arc<ConnectionRoom>) -> Self {
+        Self { room, ..self }
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -90,6 +103,10 @@ impl ConnectionIdentity {
 
     pub fn proof(&self) -> &dyn Proof {
         self.proof.as_ref()
+    }
+
+    pub fn room(&self) -> &Arc<ConnectionRoom> {
+        &self.room
     }
 
     pub(super) fn recall(&self, token: &str) -> Option<Remembered> {

@@ -10,21 +10,24 @@ mod directory;
 mod jwt;
 mod password;
 mod simple_token;
+mod source;
 
 pub use connection::{CertificateName, ConnectionIdentity, Proof};
 pub use directory::{Directory, keyspace_of_login, user_of_login};
 pub use jwt::{JwtKeyError, JwtKeys};
-pub use password::PasswordPool;
+pub use password::{MAX_COST, PasswordPool, cost_of};
 pub use simple_token::SimpleTokens;
+pub use source::{Asker, Source};
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
-use keygate_core::{AuthTables, Caller, Evidence, KeyspaceId, Refusal, Secret, Tenant, User};
+use keygate_core::{AuthTables, Caller, Evidence, KeyspaceId, PasswordHash, Refusal, Secret, Tenant, User};
 
 use connection::Remembered;
 use jwt::Claims;
+use password::Expected;
 use simple_token::Holder;
 
 /// What makes tokens and checks them. One for the process, shared by all threads.
@@ -37,11 +40,13 @@ pub enum Tokens {
 pub struct Identifier {
     tokens: Tokens,
     passwords: PasswordPool,
+    /// Which user an unknown one is taken for; nobody outside can tell.
+    stand_ins: ahash::RandomState,
 }
 
 impl Identifier {
     pub fn new(tokens: Tokens, passwords: PasswordPool) -> Self {
-        Self { tokens, passwords }
+        Self { tokens, passwords, stand_ins: ahash::RandomState::new() }
     }
 
     /// For hashing new passwords.
@@ -144,6 +149,7 @@ impl Identifier {
     /// etcd's `Authenticate`. Takes as long for a user who does not exist as for a wrong password.
     pub async fn authenticate(
         &self,
+        asker: Asker,
         home: Home<'_>,
         name: &str,
         password: Secret,
@@ -154,14 +160,14 @@ impl Identifier {
         }
         let name = user_of_login(tenant.map(|tenant| tenant.name.as_str()), name);
         let user: Option<Arc<User>> = auth.users.get(name).cloned();
-        let hash = match &user {
+        let expected = match &user {
             Some(user) => match &user.password {
-                Some(hash) => Some(hash.clone()),
+                Some(hash) => Expected::Of(hash.clone()),
                 None => return Err(Refusal::NoPasswordUser),
             },
-            None => None,
+            None => Expected::Nothing { like: self.stand_in(auth, name) },
         };
-        let right = self.passwords.verify(hash, password).await?;
+        let right = self.passwords.verify(asker, expected, password).await?;
         let user = match user {
             Some(user) if right => user,
             Some(_) | None => return Err(Refusal::AuthFailed),
@@ -170,6 +176,16 @@ impl Identifier {
             Tokens::Simple(tokens) => Ok(tokens.issue(keyspace, &user.name, user.credential_revision)?),
             Tokens::Jwt(keys) => keys.sign(&user.name, tenant, auth.revision),
         }
+    }
+}
+
+impl Identifier {
+    /// The hash of a user whose login takes as long as that of one called `name` would, if there were
+    /// one: hashes can be of several costs. The same for each try.
+    fn stand_in(&self, auth: &AuthTables, name: &str) -> Option<PasswordHash> {
+        let count = u64::try_from(auth.users.len()).ok().filter(|count| *count > 0)?;
+        let index = usize::try_from(self.stand_ins.hash_one(name) % count).ok()?;
+        auth.users.values().skip(index).chain(auth.users.values()).find_map(|user| user.password.clone())
     }
 }
 

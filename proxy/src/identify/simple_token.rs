@@ -13,6 +13,8 @@ use parking_lot::RwLock;
 const MAX_TOKENS: usize = 100_000;
 /// A thousand clients of one user log in at once in etcd's own tests; ten times that.
 const MAX_TOKENS_OF_USER: usize = 10_000;
+/// For a dead token, before a living one goes: a fraction of a millisecond.
+const LOOKS_WHEN_FULL: usize = 1000;
 /// As in etcd: letters only, before the dot.
 const LETTERS: usize = 16;
 
@@ -73,6 +75,8 @@ struct Table {
     by_holder: HashMap<Holder, BTreeMap<u64, Arc<str>>, ahash::RandomState>,
     /// In order of issue; holds numbers of tokens that are gone, too.
     order: VecDeque<Issued>,
+    /// How far `order` was looked through for dead ones.
+    looked: usize,
     next: u64,
 }
 
@@ -137,9 +141,11 @@ impl SimpleTokens {
         table.order.push_back(Issued { number, holder: holder.clone() });
         table.drop_dead(now);
         if table.by_holder.get(&holder).is_some_and(|own| own.len() > self.limits.of_user) {
-            table.drop_oldest_of(&holder);
+            table.drop_one_of(&holder, now);
         }
-        while table.by_text.len() > self.limits.total && table.drop_oldest() {}
+        while table.by_text.len() > self.limits.total
+            && (table.drop_next_dead(now, LOOKS_WHEN_FULL) || table.drop_oldest())
+        {}
         self.count.store(table.by_text.len() as u64, Ordering::Relaxed);
         Ok(Secret::new(text.as_ref().to_owned()))
     }
@@ -182,17 +188,23 @@ impl Table {
         true
     }
 
-    fn drop_oldest_of(&mut self, holder: &Holder) {
-        if let Some(number) =
-            self.by_holder.get(holder).and_then(|own| own.first_key_value()).map(|(n, _)| *n)
-        {
+    /// A dead one before the oldest.
+    fn drop_one_of(&mut self, holder: &Holder, now: Instant) {
+        let Some(own) = self.by_holder.get(holder) else { return };
+        let dead = own.iter().find(|(_, text)| !self.is_alive(text, now));
+        if let Some(number) = dead.or_else(|| own.first_key_value()).map(|(number, _)| *number) {
             self.remove_number(holder, number);
         }
+    }
+
+    fn is_alive(&self, text: &str, now: Instant) -> bool {
+        self.by_text.get(text).is_some_and(|entry| entry.is_alive(now))
     }
 
     /// False when there was nothing to drop.
     fn drop_oldest(&mut self) -> bool {
         while let Some(issued) = self.order.pop_front() {
+            self.looked = self.looked.saturating_sub(1);
             if self.remove_number(&issued.holder, issued.number) {
                 return true;
             }
@@ -201,22 +213,31 @@ impl Table {
     }
 
     /// Two looks for each token issued, so that what is dead goes away at twice the rate at which
-    /// new ones come. One that is alive goes to the back, to be looked at again.
+    /// new ones come. One that is alive is passed over, and looked at again in the next round.
     fn drop_dead(&mut self, now: Instant) {
         for _ in 0..2 {
-            let Some(issued) = self.order.pop_front() else { return };
-            let text = self.by_holder.get(&issued.holder).and_then(|own| own.get(&issued.number)).cloned();
-            let Some(text) = text else { continue };
-            match self.by_text.get(&text) {
-                Some(entry) if entry.is_alive(now) => {
-                    self.order.push_front(issued);
-                    return;
-                }
-                Some(_) | None => {
-                    self.remove_number(&issued.holder, issued.number);
-                }
+            self.drop_next_dead(now, 1);
+        }
+    }
+
+    /// False when none was found with so many looks.
+    fn drop_next_dead(&mut self, now: Instant, looks: usize) -> bool {
+        for _ in 0..looks {
+            if self.looked >= self.order.len() {
+                self.looked = 0;
+            }
+            let Some(issued) = self.order.get(self.looked) else { return false };
+            let text = self.by_holder.get(&issued.holder).and_then(|own| own.get(&issued.number));
+            if text.is_some_and(|text| self.is_alive(text, now)) {
+                self.looked += 1;
+                continue;
+            }
+            let Some(issued) = self.order.remove(self.looked) else { return false };
+            if self.remove_number(&issued.holder, issued.number) {
+                return true;
             }
         }
+        false
     }
 }
 
@@ -291,6 +312,30 @@ mod tests {
         }
         let table = tokens.table.read();
         assert!(table.by_text.len() <= 2 && table.order.len() <= 2 && table.by_holder.len() <= 1);
+    }
+
+    /// One that lives at the head of the line kept all dead ones behind it, and living ones went.
+    #[test]
+    fn the_dead_go_before_the_living() {
+        let expire = |token: &Secret, tokens: &SimpleTokens| {
+            tokens.find(token.expose()).unwrap().expires.store(0, Ordering::Relaxed);
+        };
+        for limits in [TokenLimits { total: 100, of_user: 4 }, TokenLimits { total: 4, of_user: 100 }] {
+            let tokens = SimpleTokens::with_limits(Duration::from_secs(300), limits);
+            let first: Vec<_> =
+                (0..4).map(|_| tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap()).collect();
+            expire(&first[3], &tokens);
+            let fifth = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
+            assert!(first[..3].iter().chain([&fifth]).all(|token| alive(&tokens, token)), "{limits:?}");
+        }
+        let tokens = SimpleTokens::new(Duration::from_secs(300));
+        let head = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
+        for _ in 0..100 {
+            expire(&tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap(), &tokens);
+        }
+        assert!(alive(&tokens, &head));
+        let table = tokens.table.read();
+        assert!(table.by_text.len() < 10 && table.order.len() < 10, "{} are kept", table.by_text.len());
     }
 
     #[test]

@@ -5,6 +5,10 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+fn asker() -> Asker {
+    Asker::at("127.0.0.1:1".parse().unwrap())
+}
+
 struct Counted(Arc<AtomicUsize>);
 
 impl Proof for Counted {
@@ -25,7 +29,9 @@ impl Bench {
         let mut auth = AuthTables { enabled: true, ..AuthTables::default() };
         for (name, password) in [("alice", Some("a")), ("bob", Some("b")), ("carol", None)] {
             let password = match password {
-                Some(password) => Some(passwords.hash(Secret::new(password.to_owned())).await.unwrap()),
+                Some(password) => {
+                    Some(passwords.hash(asker(), Secret::new(password.to_owned())).await.unwrap())
+                }
                 None => None,
             };
             add(&mut auth, name, password, 3);
@@ -63,7 +69,7 @@ impl Bench {
     async fn login(&self, name: &str, password: &str) -> Result<String, Refusal> {
         let token = self
             .identifier
-            .authenticate(default_home(&self.auth), name, Secret::new(password.to_owned()))
+            .authenticate(asker(), default_home(&self.auth), name, Secret::new(password.to_owned()))
             .await?;
         Ok(token.expose().to_owned())
     }
@@ -232,6 +238,24 @@ fn nothing_secret_is_printed() {
     let token = tokens.issue(KeyspaceId::DEFAULT, "alice", 1).unwrap();
     connection.remember(token.expose(), Remembered::Simple(tokens.find(token.expose()).unwrap()));
     assert!(!format!("{connection:?} {token:?}").contains(token.expose()));
+}
+
+#[tokio::test]
+async fn an_unknown_user_is_taken_for_the_same_one_each_time() {
+    let mut bench = Bench::new(simple()).await;
+    let auth = &mut bench.auth;
+    let cost = |cost: u32| Some(PasswordHash(format!("$2a${cost:02}$nobody can log in with this")));
+    add(auth, "alice", cost(4), 3);
+    add(auth, "bob", cost(12), 3);
+    let stand_in = |name: &str| bench.identifier.stand_in(&bench.auth, name).unwrap().0;
+    let names: Vec<_> = (0..200).map(|n| format!("user-{n}")).collect();
+    let first: Vec<_> = names.iter().map(|name| stand_in(name)).collect();
+    assert_eq!(first, names.iter().map(|name| stand_in(name)).collect::<Vec<_>>());
+    // Not all for one: then the others' cost would give them away.
+    for prefix in ["$2a$04$", "$2a$12$"] {
+        assert!(first.iter().filter(|hash| hash.starts_with(prefix)).count() > 20);
+    }
+    assert_eq!(bench.identifier.stand_in(&AuthTables::default(), "user-1"), None);
 }
 
 mod tenants;

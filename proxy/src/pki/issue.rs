@@ -28,7 +28,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longer than the life of a machine; replacing a CA means touching every client.
 const CA_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 const LEAF_VALIDITY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// A server that is restarted once a month never shows an expired certificate.
+/// Time for an operator to notice that renewing fails.
 const RENEW_WITHIN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Clocks of clients may be behind.
 const BACKDATED: Duration = Duration::from_secs(60 * 60);
@@ -38,10 +38,11 @@ pub(super) struct Authority {
     subject: String,
     key: Option<KeyPair>,
     key_path: PathBuf,
+    now: Now,
 }
 
 impl Authority {
-    pub(super) fn find_or_make(cert: &Path, key: &Path) -> Result<Self, PkiError> {
+    pub(super) fn find_or_make(cert: &Path, key: &Path, now: Now) -> Result<Self, PkiError> {
         let pair = if exists(key)? { Some(read_key(key)?) } else { None };
         if exists(cert)? {
             let subject = with_certificate(cert, common_name)?;
@@ -55,7 +56,7 @@ impl Authority {
                     why: "it does not fit `ca-key.pem`".to_owned(),
                 });
             }
-            return Ok(Self { subject, key: pair, key_path: key.to_owned() });
+            return Ok(Self { subject, key: pair, key_path: key.to_owned(), now });
         }
         let pair = match pair {
             Some(pair) => pair,
@@ -65,18 +66,18 @@ impl Authority {
         let mut id = [0u8; 4];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| PkiError::Randomness)?;
         let subject = format!("Keygate CA {:08x}", u32::from_be_bytes(id));
-        let mut params = named(&subject, CA_VALIDITY);
+        let mut params = named(&subject, CA_VALIDITY, now);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let made = params.self_signed(&pair).map_err(issue_error("the CA"))?;
         write_secret(cert, made.pem().as_bytes())?;
-        Ok(Self { subject, key: Some(pair), key_path: key.to_owned() })
+        Ok(Self { subject, key: Some(pair), key_path: key.to_owned(), now })
     }
 
     fn issuer(&self) -> Result<Issuer<'_, &KeyPair>, PkiError> {
         let key =
             self.key.as_ref().ok_or_else(|| PkiError::NoAuthorityKey { path: self.key_path.clone() })?;
-        Ok(Issuer::new(named(&self.subject, CA_VALIDITY), key))
+        Ok(Issuer::new(named(&self.subject, CA_VALIDITY, self.now), key))
     }
 }
 
@@ -102,7 +103,7 @@ impl Purpose {
         }
     }
 
-    fn params(&self) -> Result<CertificateParams, PkiError> {
+    fn params(&self, now: Now) -> Result<CertificateParams, PkiError> {
         use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
         let (subject, validity, usages) = match self {
             Self::Server { .. } => ("keygate", LEAF_VALIDITY, vec![ServerAuth]),
@@ -111,7 +112,7 @@ impl Purpose {
                 ("keygate", LEAF_VALIDITY * *years, vec![ServerAuth, ClientAuth])
             }
         };
-        let named = named(subject, validity);
+        let named = named(subject, validity, now);
         let mut params = CertificateParams::new(self.hosts()).map_err(issue_error(self.name()))?;
         params.distinguished_name = named.distinguished_name;
         params.not_before = named.not_before;
@@ -131,11 +132,11 @@ pub(super) struct Leaf<'a> {
 
 impl Leaf<'_> {
     pub(super) fn find_or_issue(&self, authority: &Authority) -> Result<(), PkiError> {
-        if self.is_good(Some(&authority.subject))? {
+        if self.is_good(Some(&authority.subject), authority.now)? {
             return Ok(());
         }
         let issuer = authority.issuer()?;
-        let mut params = self.purpose.params()?;
+        let mut params = self.purpose.params(authority.now)?;
         params.use_authority_key_identifier_extension = true;
         // A new key with each certificate: one that leaked is worthless after a year.
         let key = KeyPair::generate().map_err(issue_error(self.purpose.name()))?;
@@ -143,12 +144,12 @@ impl Leaf<'_> {
         self.write(&key, &made)
     }
 
-    pub(super) fn find_or_self_sign(&self) -> Result<(), PkiError> {
-        if self.is_good(None)? {
+    pub(super) fn find_or_self_sign(&self, now: Now) -> Result<(), PkiError> {
+        if self.is_good(None, now)? {
             return Ok(());
         }
         let key = KeyPair::generate().map_err(issue_error(self.purpose.name()))?;
-        let made = self.purpose.params()?.self_signed(&key).map_err(issue_error(self.purpose.name()))?;
+        let made = self.purpose.params(now)?.self_signed(&key).map_err(issue_error(self.purpose.name()))?;
         self.write(&key, &made)
     }
 
@@ -158,7 +159,7 @@ impl Leaf<'_> {
         write_secret(self.cert, certificate.pem().as_bytes())
     }
 
-    fn is_good(&self, issuer: Option<&str>) -> Result<bool, PkiError> {
+    fn is_good(&self, issuer: Option<&str>, now: Now) -> Result<bool, PkiError> {
         if !exists(self.cert)? || !exists(self.key)? {
             return Ok(false);
         }
@@ -167,7 +168,7 @@ impl Leaf<'_> {
             let fits = x509.public_key().raw == key.subject_public_key_info();
             let ours = issuer.is_none_or(|issuer| first_name(x509.issuer()) == issuer);
             let until = u64::try_from(x509.validity().not_after.timestamp()).unwrap_or(0);
-            let lasts = until > (since_epoch() + RENEW_WITHIN).as_secs();
+            let lasts = until > (now.0 + RENEW_WITHIN).as_secs();
             let covered = covered_hosts(x509);
             let covers = self.purpose.hosts().iter().all(|host| covered.contains(&canonical(host)));
             fits && ours && lasts && covers
@@ -175,21 +176,27 @@ impl Leaf<'_> {
     }
 }
 
-fn named(common_name: &str, validity: Duration) -> CertificateParams {
+fn named(common_name: &str, validity: Duration, now: Now) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
-    let now = rcgen::date_time_ymd(1970, 1, 1) + since_epoch();
+    let now = rcgen::date_time_ymd(1970, 1, 1) + now.0;
     params.not_before = now - BACKDATED;
     params.not_after = now + validity;
     params
 }
 
-/// A clock before 1970 counts as 1970, which makes every certificate due.
-fn since_epoch() -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // Whole seconds, and short of the year 9999, at which dates in certificates end.
-    Duration::from_secs(now.as_secs().min(2_900_000 * DAY.as_secs()))
+/// When it is looked whether something is due, since 1970.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now(Duration);
+
+impl From<SystemTime> for Now {
+    /// A clock before 1970 counts as 1970, which makes every certificate due.
+    fn from(now: SystemTime) -> Self {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Whole seconds, and short of the year 9999, at which dates in certificates end.
+        Self(Duration::from_secs(now.as_secs().min(2_900_000 * DAY.as_secs())))
+    }
 }
 
 fn issue_error(what: &str) -> impl FnOnce(rcgen::Error) -> PkiError {

@@ -3,11 +3,13 @@
 //! Written here rather than taken from tonic's server because it is most of what a small request
 //! costs, and because sizes must be refused with etcd's code and text, which only this place knows.
 //!
-//! Memory: an inbound message grows with the bytes that arrive, not with the length it claims; an
+//! Memory: an inbound message grows with the bytes that arrive, not with the length it claims, and
+//! only as long as its connection has room for what is not whole; an
 //! outbound stream is asked for its next message only when HTTP/2's window has room.
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -19,6 +21,7 @@ use prost::Message;
 use tonic::{Code, Status};
 
 use super::meter::Meter;
+use super::room::{ConnectionRoom, Full, Held};
 use crate::status;
 
 /// A flag and a length before each message.
@@ -38,6 +41,8 @@ pub(super) struct Messages<B> {
     /// The first frame, as long as nothing had to be joined.
     first: Option<Bytes>,
     buffer: BytesMut,
+    /// What `buffer` takes.
+    held: Held,
     limit: usize,
     ended: bool,
 }
@@ -47,8 +52,9 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     /// Messages longer than `limit` are refused by their length alone.
-    pub(super) fn new(body: B, limit: usize) -> Self {
-        Self { body, first: None, buffer: BytesMut::new(), limit, ended: false }
+    pub(super) fn new(body: B, limit: usize, room: Arc<ConnectionRoom>) -> Self {
+        let held = Held::none(room);
+        Self { body, first: None, buffer: BytesMut::new(), held, limit, ended: false }
     }
 
     /// The length that the first message claims, before it is read.
@@ -58,10 +64,10 @@ where
             if let Some(length) = self.length_of(bytes)? {
                 return Ok(length);
             }
-            self.join_first();
+            self.join_first()?;
             match self.data().await? {
                 Some(data) if self.buffer.is_empty() => self.first = Some(data),
-                Some(data) => self.buffer.extend_from_slice(&data),
+                Some(data) => self.join(&data)?,
                 None => return Err(status::broken_framing("grpc: the request has no whole message")),
             }
         }
@@ -69,39 +75,59 @@ where
 
     /// The one message of a unary request, after its length was [`Self::announced`].
     pub(super) async fn only(mut self) -> Result<Bytes, Status> {
-        // Nearly always the whole message is one frame of data: then nothing is copied.
-        if let Some(mut data) = self.first.take_if(|data| data.len() >= PREFIX) {
-            if self.length_of(&data)? == Some(data.len() - PREFIX) {
-                data.advance(PREFIX);
-                return Ok(data);
-            }
-            self.first = Some(data);
-        }
         self.next().await?.ok_or_else(|| status::broken_framing("grpc: the request has no message"))
-    }
-
-    fn join_first(&mut self) {
-        if let Some(first) = self.first.take() {
-            self.buffer.extend_from_slice(&first);
-        }
     }
 
     /// The next message; None when the client has sent its last. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
-        self.join_first();
         loop {
+            if let Some(message) = self.whole_frame()? {
+                return Ok(Some(message));
+            }
+            self.join_first()?;
             if let Some(length) = self.length_of(&self.buffer)?
                 && self.buffer.len() >= PREFIX + length
             {
                 self.buffer.advance(PREFIX);
-                return Ok(Some(self.buffer.split_to(length).freeze()));
+                let message = self.buffer.split_to(length).freeze();
+                self.hold(self.buffer.len())?;
+                return Ok(Some(message));
             }
             match self.data().await? {
-                Some(data) => self.buffer.extend_from_slice(&data),
+                Some(data) if self.buffer.is_empty() => self.first = Some(data),
+                Some(data) => self.join(&data)?,
                 None if self.buffer.is_empty() => return Ok(None),
                 None => return Err(status::broken_framing("grpc: the request ends within a message")),
             }
         }
+    }
+
+    /// Nearly always a message is one frame of data: then nothing is copied.
+    fn whole_frame(&mut self) -> Result<Option<Bytes>, Status> {
+        let Some(mut data) = self.first.take_if(|data| data.len() >= PREFIX) else { return Ok(None) };
+        if self.length_of(&data)? == Some(data.len() - PREFIX) {
+            data.advance(PREFIX);
+            return Ok(Some(data));
+        }
+        self.first = Some(data);
+        Ok(None)
+    }
+
+    fn join_first(&mut self) -> Result<(), Status> {
+        match self.first.take() {
+            Some(first) => self.join(&first),
+            None => Ok(()),
+        }
+    }
+
+    fn join(&mut self, data: &[u8]) -> Result<(), Status> {
+        self.hold(self.buffer.len() + data.len())?;
+        self.buffer.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn hold(&mut self, bytes: usize) -> Result<(), Status> {
+        self.held.resize(bytes).map_err(|Full| status::no_room())
     }
 
     /// The length of the message that `bytes` begins with, once that much is there.

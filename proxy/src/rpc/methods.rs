@@ -39,6 +39,14 @@ impl Kind {
             Self::Unary { .. } | Self::HealthCheck | Self::Later => false,
         }
     }
+
+    /// A stream that lasts until somebody ends it.
+    fn is_endless(&self) -> bool {
+        match self {
+            Self::Watch | Self::LeaseKeepAlive | Self::HealthWatch => true,
+            Self::Unary { .. } | Self::RangeStream { .. } | Self::HealthCheck | Self::Later => false,
+        }
+    }
 }
 
 /// A method's place in [`METHODS`].
@@ -153,6 +161,11 @@ static BY_PATH: LazyLock<AHashMap<&str, MethodId>> = LazyLock::new(|| {
 
 pub(super) fn find(path: &str) -> Option<MethodId> {
     BY_PATH.get(path).copied()
+}
+
+/// Answers until somebody ends it.
+pub fn is_endless(path: &str) -> bool {
+    find(path).is_some_and(|id| id.method().kind.is_endless())
 }
 
 /// The paths of all RPCs that are known here.

@@ -14,7 +14,10 @@ mod keep_alive;
 pub mod meter;
 pub mod methods;
 mod range_stream;
+mod room;
 mod watch;
+
+pub use room::{ConnectionRoom, MessageRoom};
 
 use std::sync::Arc;
 
@@ -72,6 +75,12 @@ impl GrpcService {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let (head, body) = request.into_parts();
+        if connection.proof().is_crowded() {
+            let evidence = Evidence { connection: &connection, metadata: &head.headers };
+            if stack::known(&self.context, evidence).is_err() {
+                return frame::refused(&status::no_room());
+            }
+        }
         let asked = Asked::read(&head.headers);
         // Before the method is looked at, and not counted, as in Go's server.
         let deadline = match asked.timeout.map(Deadline::read).transpose() {
@@ -163,7 +172,7 @@ async fn read_one<B>(context: &Context, evidence: Evidence<'_>, body: B) -> Resu
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let mut messages = Messages::new(body, message_limit(context));
+    let mut messages = Messages::new(body, message_limit(context), evidence.connection.room().clone());
     if messages.announced().await? > STRANGERS_MESSAGE {
         stack::known(context, evidence).map_err(|refusal| status::of(&refusal))?;
     }
@@ -179,7 +188,7 @@ where
         Ok(()) => message_limit(context),
         Err(_) => STRANGERS_MESSAGE,
     };
-    Messages::new(body, limit)
+    Messages::new(body, limit, evidence.connection.room().clone())
 }
 
 fn message_limit(context: &Context) -> usize {

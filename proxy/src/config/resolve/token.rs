@@ -79,8 +79,7 @@ fn jwt<'a>(options: impl Iterator<Item = &'a str>) -> Result<Jwt, String> {
             ));
         }
     };
-    let symmetric = matches!(method, JwtMethod::Hs256 | JwtMethod::Hs384 | JwtMethod::Hs512);
-    if symmetric && private_key.is_none() {
+    if method.is_symmetric() && private_key.is_none() {
         return Err("this sign-method needs its shared secret as priv-key".to_owned());
     }
     if public_key.is_none() && private_key.is_none() {

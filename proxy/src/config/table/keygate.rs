@@ -22,7 +22,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "Time in which a new connection must have finished its TLS handshake.",
     )
     .sets(|draft, text| draft::put(&mut draft.handshake_timeout, values::duration(text))),
-    // At some 50 KiB for each, 50 MiB in the hands of strangers.
+    // Idle ones take some 50 KiB each. One that sends all it can takes half a MiB (measured), and is
+    // not read any further: half a GiB in the hands of strangers at the very most.
     own(
         "max-unauthenticated-connections",
         Kind::Unsigned,

@@ -165,3 +165,22 @@ fn files_are_looked_at_all_at_once() {
     assert!(lines[1].starts_with("--trusted-ca-file: cannot read `/nonexistent/ca.pem`: "), "{problems}");
     assert!(lines[2].starts_with("--key-file: ") && lines[2].contains("mode 0644"), "{problems}");
 }
+
+/// With a keyed hash `pub-key` is the secret that tokens are made with, and its mode was not looked at.
+#[test]
+fn a_shared_secret_is_private_whatever_it_is_called() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let [open, closed] = [("open", 0o644), ("closed", 0o600)].map(|(name, mode)| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, "key").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path.display().to_string()
+    });
+    for (method, problems) in [("HS256", 1), ("ES256", 0)] {
+        let token = format!("--auth-token=jwt,sign-method={method},pub-key={open},priv-key={closed}");
+        let config = loaded(Mode::Keygate, &[&token], &[]).unwrap().config;
+        let text = check_files(&config).to_string();
+        assert_eq!(text.matches("mode 0644").count(), problems, "{method}: {text}");
+    }
+}

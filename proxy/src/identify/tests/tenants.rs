@@ -33,7 +33,7 @@ impl Directory for Town {
 impl Town {
     async fn new(tokens: Tokens) -> Self {
         let passwords = PasswordPool::start(NonZeroUsize::MIN, 4).unwrap();
-        let hash = passwords.hash(Secret::new("a".to_owned())).await.unwrap();
+        let hash = passwords.hash(asker(), Secret::new("a".to_owned())).await.unwrap();
         let tables = || {
             let mut auth = AuthTables { enabled: true, ..AuthTables::default() };
             add(&mut auth, "alice", Some(hash.clone()), 3);
@@ -60,7 +60,7 @@ impl Town {
         let keyspace = keyspace_of_login(self, server_name, name);
         let tenant = self.tenants.iter().map(|(tenant, _)| tenant).find(|tenant| tenant.keyspace == keyspace);
         let home = Home { keyspace, tenant, auth: self.auth(keyspace).unwrap() };
-        let token = self.identifier.authenticate(home, name, Secret::new("a".to_owned())).await?;
+        let token = self.identifier.authenticate(asker(), home, name, Secret::new("a".to_owned())).await?;
         Ok(token.expose().to_owned())
     }
 

@@ -7,13 +7,14 @@ use keygate_core::{
 use keygate_proto::{authpb, etcdserverpb as pb};
 
 use super::Rejection;
+use crate::identify::{MAX_COST, cost_of};
 
 pub(super) fn authenticate(request: pb::AuthenticateRequest) -> Operation<Plaintext> {
     let pb::AuthenticateRequest { name, password } = request;
     Operation::Authenticate { name, password: Secret::new(password) }
 }
 
-pub(super) fn user_add(request: pb::AuthUserAddRequest) -> Result<UserAdd, Refusal> {
+pub(super) fn user_add(request: pb::AuthUserAddRequest) -> Result<UserAdd, Rejection> {
     let pb::AuthUserAddRequest { name, password, options, hashed_password } = request;
     let password = Secret::new(password);
     let authpb::UserAddOptions { no_password } = options.unwrap_or_default();
@@ -42,10 +43,15 @@ pub(super) fn user_change_password(
     Ok(Operation::UserChangePassword { name, credential })
 }
 
-/// A bcrypt hash in base64. What is none is refused in etcd's words for it.
-fn read_hash(text: String) -> Result<PasswordHash, Refusal> {
+/// A bcrypt hash in base64. What is no base64 is refused in etcd's words for it. What is no hash, or
+/// one that takes for ever to check, etcd would keep.
+fn read_hash(text: String) -> Result<PasswordHash, Rejection> {
     let bytes = base64::decode(&text).ok_or(Refusal::NoPasswordUser)?;
-    String::from_utf8(bytes).map(PasswordHash).map_err(|_| Refusal::NoPasswordUser)
+    let hash = String::from_utf8(bytes).map_err(|_| Rejection::Hash)?;
+    match cost_of(&hash) {
+        Some(cost) if cost <= MAX_COST => Ok(PasswordHash(hash)),
+        Some(_) | None => Err(Rejection::Hash),
+    }
 }
 
 pub(super) fn role_grant(request: pb::AuthRoleGrantPermissionRequest) -> Result<RoleGrant, Rejection> {
@@ -121,5 +127,25 @@ mod base64 {
                 assert_eq!(super::decode(text).as_deref(), bytes, "{text}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hash of cost 31, given by whoever may add users, let one anonymous login compute for hours.
+    #[test]
+    fn only_hashes_that_can_be_checked_in_time_are_taken() {
+        let hash = |text: &str| read_hash(text.to_owned());
+        assert!(
+            hash("JDJhJDE2JFhhampRdk5odnZSdDVHU2VGazF4RmV5cVJyc3hraEJrVWlRZWcwZHQud1UxcUQ0YUZEY2dh").is_ok()
+        );
+        assert_eq!(
+            hash("JDJhJDMxJFhhampRdk5odnZSdDVHU2VGazF4RmV5cVJyc3hraEJrVWlRZWcwZHQud1UxcUQ0YUZEY2dh"),
+            Err(Rejection::Hash)
+        );
+        assert_eq!(hash("bm9uc2Vuc2U="), Err(Rejection::Hash));
+        assert_eq!(hash("no base64!"), Err(Rejection::Refused(Refusal::NoPasswordUser)));
     }
 }

@@ -1,19 +1,13 @@
-//! Ranges, puts, deletions and txns.
+//! Ranges, puts, deletions and txns. A missing key is refused before anything else about the request is, as etcd does.
 
-use bytes::Bytes;
 use keygate_core::{
-    Compact, Compare, CompareOp, CompareTarget, DeleteRange, KeyRange, Limits, Plaintext, Put, Range,
-    Refusal, SortOrder, SortTarget, Txn, TxnOp,
+    Compact, Compare, CompareOp, CompareTarget, DeleteRange, KeyRange, Limits, Nesting, Plaintext, Put,
+    Range, Refusal, SortOrder, SortTarget, Txn, TxnOp, some_key,
 };
 use keygate_proto::etcdserverpb as pb;
 use pb::{compare, range_request, request_op};
 
 use super::Rejection;
-
-/// Refused before anything else about the request is, as etcd does.
-fn some_key(key: &Bytes) -> Result<(), Refusal> {
-    if key.is_empty() { Err(Refusal::KeyNotProvided) } else { Ok(()) }
-}
 
 pub(super) fn range(request: pb::RangeRequest) -> Result<Range, Rejection> {
     let pb::RangeRequest {
@@ -95,21 +89,12 @@ pub(super) fn compact(request: pb::CompactionRequest) -> Compact {
 /// Counts and keys are looked at on the way down, in etcd's order, so that of two things that are
 /// wrong with a txn the same one is reported.
 pub(super) fn txn(request: pb::TxnRequest, limits: &Limits) -> Result<Txn<Plaintext>, Rejection> {
-    nested_txn(request, limits.txn_operations, limits.txn_depth, limits)
+    nested_txn(request, Nesting::of(limits))
 }
 
-fn nested_txn(
-    request: pb::TxnRequest,
-    budget: usize,
-    depth: usize,
-    limits: &Limits,
-) -> Result<Txn<Plaintext>, Rejection> {
+fn nested_txn(request: pb::TxnRequest, nesting: Nesting) -> Result<Txn<Plaintext>, Rejection> {
     let pb::TxnRequest { compare, success, failure } = request;
-    let used = compare.len().max(success.len()).max(failure.len());
-    let Some(budget) = budget.checked_sub(used) else { return Err(Refusal::TooManyOperations.into()) };
-    let Some(depth) = depth.checked_sub(1) else {
-        return Err(Refusal::TxnTooDeep { limit: limits.txn_depth }.into());
-    };
+    let nesting = nesting.enter(compare.len(), success.len(), failure.len())?;
     let compare = compare.into_iter().map(self::compare).collect::<Result<_, _>>()?;
     let branch = |ops: Vec<pb::RequestOp>| {
         ops.into_iter()
@@ -121,9 +106,7 @@ fn nested_txn(
                     request_op::Request::RequestDeleteRange(request) => {
                         TxnOp::DeleteRange(delete_range(request)?)
                     }
-                    request_op::Request::RequestTxn(request) => {
-                        TxnOp::Txn(nested_txn(request, budget, depth, limits)?)
-                    }
+                    request_op::Request::RequestTxn(request) => TxnOp::Txn(nested_txn(request, nesting)?),
                 })
             })
             .collect::<Result<Vec<_>, Rejection>>()

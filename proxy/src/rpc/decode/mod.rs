@@ -31,6 +31,8 @@ pub enum Rejection {
     Malformed(prost::DecodeError),
     /// The named field holds a number that its enum does not have.
     UnknownNumber(&'static str),
+    /// No bcrypt hash, or one that is too dear to check.
+    Hash,
 }
 
 impl Rejection {
@@ -39,6 +41,7 @@ impl Rejection {
             Self::Refused(refusal) => status::of(refusal),
             Self::Malformed(cause) => status::malformed(cause),
             Self::UnknownNumber(field) => status::unknown_number(field),
+            Self::Hash => status::unusable_hash(),
         }
     }
 }
