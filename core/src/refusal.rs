@@ -140,6 +140,9 @@ pub enum Refusal {
     TimedOut,
     #[error("data is corrupt")]
     Corrupt,
+    /// The disk does not give or take what it should, and nothing says that data is damaged.
+    #[error("the store cannot be used for the moment")]
+    StoreUnavailable,
     #[error("not supported by this server yet")]
     Unimplemented,
     /// Something failed here; the operator's log has the cause under this name.

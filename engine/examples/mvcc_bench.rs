@@ -90,7 +90,7 @@ fn run(state: &mut State, name: &str, count: usize, batch: usize, mut next: impl
     let commands: Vec<Command> = (0..count).map(&mut next).collect();
     let begin = Instant::now();
     for (at, command) in commands.into_iter().enumerate() {
-        let applied = state.apply(command, &MemoryOnly, &OpenCompile, 2, &mut effects);
+        let applied = state.apply(command, &MemoryOnly, &OpenCompile, &mut effects);
         assert!(applied.is_ok_and(|applied| applied.outcome.is_ok()));
         if (at + 1) % batch == 0 {
             let sealed = state.seal_batch();
@@ -168,9 +168,7 @@ fn main() {
         ..put(key(0), &value)
     };
     let begin = Instant::now();
-    assert!(
-        state.apply(compact, &MemoryOnly, &OpenCompile, 2, &mut effects).is_ok_and(|a| a.outcome.is_ok())
-    );
+    assert!(state.apply(compact, &MemoryOnly, &OpenCompile, &mut effects).is_ok_and(|a| a.outcome.is_ok()));
     while state.prune_step(1000, &mut effects) {}
     println!(
         "{:32} {:8.0} ns for each of {} rows",

@@ -1,7 +1,7 @@
 //! The handle that everybody holds: opening, closing, and what is not on the path of a request.
 
 use crate::clock::{Clock, SystemClock};
-use crate::consensus::{Driver, FlushStats, Flusher, Proposal, Request, Room, Seams};
+use crate::consensus::{Driver, FlushStats, Flusher, Proposal, Reminder, Request, Room, Seams};
 use crate::counters::{Counters, DurationHistogram};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
@@ -10,7 +10,7 @@ use crate::mvcc::{HashAnswer, ReadError, State, hash_kv};
 use crate::options::EngineOptions;
 use crate::port::{Mailbox, Port, PortId};
 use crate::recovery;
-use crate::rows::StoreRows;
+use crate::rows::{StoreRows, read_error};
 use crate::storage::{DataDir, Disk, RealDisk, StorageError, Store};
 use crate::view::{Board, View};
 use crate::watch::Registry;
@@ -63,6 +63,8 @@ struct Inner {
     /// Held until shutdown; the lock on the directory goes with it.
     threads: Mutex<Option<(JoinHandle<()>, DataDir)>>,
     space_alarm: AtomicU64,
+    /// A store that cannot be read is not told of for each reader.
+    unavailable: Mutex<Reminder>,
 }
 
 /// How large the store is.
@@ -189,6 +191,7 @@ impl Engine {
             ports: Mutex::new(Vec::new()),
             threads: Mutex::new(Some((consensus, recovered.directory))),
             space_alarm: AtomicU64::new(0),
+            unavailable: Mutex::default(),
         })))
     }
 
@@ -216,6 +219,7 @@ impl Engine {
 
     /// Stops taking proposals, writes everything to the store and lets go of the data directory.
     pub fn shutdown(&self) {
+        self.0.room.stop();
         // It may have ended by itself.
         drop(self.0.requests.send(Request::Stop));
         if let Some((consensus, directory)) = self.0.threads.lock().take() {
@@ -319,6 +323,9 @@ impl Engine {
         if self.0.room.log_is_full() || (growth > 0 && self.0.room.store_is_full()) {
             return Err(Refusal::NoSpace);
         }
+        if self.0.room.apply_waits() {
+            return Err(Refusal::StoreUnavailable);
+        }
         let Some(quota) = self.0.options.quota_bytes else { return Ok(()) };
         if growth == 0 || self.size().total.saturating_add(growth) < quota {
             return Ok(());
@@ -352,7 +359,7 @@ impl Engine {
         };
         let permit = Permit::internal(InternalReason::SpaceAlarm, keyspace, Operation::Alarm(alarm));
         // While stopping there is nobody left to warn.
-        drop(Proposal::new(permit, None).and_then(|proposal| self.send(Request::Propose(proposal))));
+        drop(Proposal::unasked(permit).and_then(|proposal| self.send(Request::Propose(proposal))));
     }
 
     /// Turns a failed read into what the caller may know, and tells the operator the rest.
@@ -363,6 +370,12 @@ impl Engine {
             // A compaction was faster than a reader that asked for no revision: it gets a newer view,
             // and its caller is decided on that one.
             ReadError::Outdated => Refusal::StalePermit,
+            ReadError::Unavailable(what) => {
+                if self.0.unavailable.lock().is_due() {
+                    tracing::error!(%what, "the store cannot be read, and reads of what only it holds are refused; look after the disk, and they go on by themselves");
+                }
+                Refusal::StoreUnavailable
+            }
             ReadError::Corrupt(what) => {
                 tracing::error!(%what, "a row of the store cannot be served");
                 Refusal::Corrupt
@@ -432,7 +445,7 @@ impl Engine {
         .await;
         match hashed {
             Ok(Ok(hash)) => Ok(hash),
-            Ok(Err(error)) => Err(self.explain(ReadError::Corrupt(error.to_string()))),
+            Ok(Err(error)) => Err(self.explain(read_error(error))),
             Err(_) => Err(Refusal::Stopping),
         }
     }

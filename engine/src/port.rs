@@ -111,7 +111,8 @@ impl Port {
     /// Through the log, whether or not there is space below the quota.
     pub(crate) async fn submit(&self, permit: Permit<Sealed>) -> Answered {
         let (reply, answer) = oneshot::channel();
-        let proposal = Proposal::new(permit, Some((self.id, reply)))?;
+        let min_lease_ttl = self.engine.options().min_lease_ttl;
+        let proposal = Proposal::asked(permit, (self.id, reply), min_lease_ttl)?;
         self.engine.send(Request::Propose(proposal))?;
         // The sender is dropped without an answer only when the engine stops.
         answer.await.unwrap_or(Err(Refusal::Stopping))

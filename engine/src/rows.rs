@@ -1,8 +1,8 @@
 //! Rows of the past from the store, for those who may wait for a disk.
 
-use crate::mvcc::{Revision, Row, RowError, RowKey, RowSource};
+use crate::mvcc::{ReadError, Revision, Row, RowError, RowKey, RowSource};
 use crate::readers::Wanted;
-use crate::storage;
+use crate::storage::{self, StorageError};
 use bytes::Bytes;
 use keygate_core::KeyspaceId;
 use std::ops::ControlFlow;
@@ -38,11 +38,32 @@ pub(crate) fn row_key(key: storage::RowKey) -> RowKey {
     RowKey { keyspace: KeyspaceId(key.keyspace), revision: Revision { main: key.main, sub: key.sub } }
 }
 
+/// Damage is what is known to be damage; whatever else keeps a row from us may pass.
+pub(crate) fn row_error(error: StorageError) -> RowError {
+    match error {
+        StorageError::Corrupt(_) | StorageError::WrongVersion { .. } => RowError::Corrupt(error.to_string()),
+        StorageError::InUse { .. }
+        | StorageError::NotWritable { .. }
+        | StorageError::NoSpace { .. }
+        | StorageError::OpenToOthers { .. }
+        | StorageError::Gap { .. }
+        | StorageError::Fatal { .. }
+        | StorageError::Io { .. } => RowError::Unavailable(error.to_string()),
+    }
+}
+
+/// The same for readers.
+pub(crate) fn read_error(error: StorageError) -> ReadError {
+    match row_error(error) {
+        RowError::Unavailable(what) => ReadError::Unavailable(what),
+        other => ReadError::Corrupt(other.to_string()),
+    }
+}
+
 impl RowSource for StoreRows {
     fn row(&self, key: RowKey) -> Result<Row, RowError> {
         self.check_wanted()?;
-        let found =
-            self.store.get_row(stored_key(key)).map_err(|error| RowError::Corrupt(error.to_string()))?;
+        let found = self.store.get_row(stored_key(key)).map_err(row_error)?;
         let bytes = found.ok_or(RowError::Missing(key))?;
         Row::decode(bytes).map_err(|error| RowError::Corrupt(error.to_string()))
     }
@@ -68,7 +89,7 @@ impl RowSource for StoreRows {
                     }
                 }
             })
-            .map_err(|error| RowError::Corrupt(error.to_string()))?;
+            .map_err(row_error)?;
         failed.map_or(Ok(()), Err)
     }
 

@@ -1,15 +1,19 @@
 //! A disk that is full, and one whose syncs fail.
 //!
 //! Full: nothing is acknowledged that is not durable, nothing acknowledged is lost, reads go on, writes go on by
-//! themselves when there is room. A failed sync is the end: it is never tried again.
+//! themselves when there is room. A failed sync is the end: it is never tried again. A failed read is neither damage nor
+//! an end: it is waited for.
 
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
 mod support;
 
-use keygate_core::{Compact, DeleteRange, KeyRange, Operation, Plaintext, Refusal};
+use keygate_core::{
+    Answer, Compact, DeleteRange, KeyRange, LeaseId, Operation, Plaintext, Put, PutLease, PutValue, Range,
+    Refusal,
+};
 use keygate_engine::storage::{Disk, DiskFile};
-use keygate_engine::{Engine, Surroundings};
+use keygate_engine::{Engine, EngineOptions, Port, Surroundings};
 use parking_lot::Mutex;
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
@@ -28,6 +32,8 @@ struct Faults {
     /// Writes and syncs of a file after one of its syncs failed.
     touched_after: u64,
     failed: bool,
+    /// How each read of the store fails.
+    unreadable: Option<ErrorKind>,
 }
 
 #[derive(Default, Debug)]
@@ -58,6 +64,11 @@ impl Disk for Sick {
             _ => Ok(()),
         }
     }
+
+    fn before_read(&self, file: DiskFile, _: u64) -> Result<()> {
+        assert_eq!(file, DiskFile::Store);
+        self.0.lock().unreadable.map_or(Ok(()), |kind| Err(Error::new(kind, "as the test wants it")))
+    }
 }
 
 impl Sick {
@@ -67,6 +78,14 @@ impl Sick {
 
     fn make_room(&self) {
         self.0.lock().full = None;
+    }
+
+    fn break_reads(&self, kind: ErrorKind) {
+        self.0.lock().unreadable = Some(kind);
+    }
+
+    fn mend_reads(&self) {
+        self.0.lock().unreadable = None;
     }
 
     fn break_syncs(&self, file: DiskFile, kind: ErrorKind) {
@@ -209,5 +228,128 @@ async fn a_failed_sync_ends_the_engine_and_is_never_tried_again() {
             tokio::task::spawn_blocking(move || engine.shutdown()).await.unwrap();
             assert_eq!(disk.0.lock().touched_after, 0, "{file:?} was used after its sync had failed");
         }
+    }
+}
+
+/// More than redb keeps in memory.
+const LARGE: usize = 1 << 20;
+const LARGE_KEYS: usize = 40;
+
+/// An engine whose values are in its store only, on a disk that cannot be read any more: all were tried.
+async fn with_unreadable_store(disk: &Arc<Sick>, directory: &Path, kind: ErrorKind) -> (Engine, Refusal) {
+    let surroundings = Surroundings { disk: disk.clone(), ..Surroundings::default() };
+    let options = EngineOptions { memory_budget: 0, ..options(directory) };
+    let engine = Engine::open_with(options, Arc::new(RootOnly), surroundings).unwrap();
+    let port = engine.port();
+    for n in 0..LARGE_KEYS {
+        write(&port, put(&format!("large/{n}"), &n.to_string().repeat(LARGE))).await.unwrap();
+    }
+    engine.wait_pruned().await.unwrap();
+    // Only a newer view does without what was evicted.
+    write(&port, put("small", "x")).await.unwrap();
+    disk.break_reads(kind);
+    for n in 0..LARGE_KEYS {
+        if let Err(refusal) = value_at(&port, &format!("large/{n}"), 0).await {
+            return (engine, refusal);
+        }
+    }
+    panic!("everything was read from memory");
+}
+
+fn exchange(key: &str, value: &str) -> Operation<Plaintext> {
+    Operation::Put(Put {
+        key: bytes::Bytes::copy_from_slice(key.as_bytes()),
+        value: PutValue::Set(Plaintext::new(bytes::Bytes::copy_from_slice(value.as_bytes()))),
+        lease: PutLease::Set(LeaseId::NONE),
+        prev_kv: true,
+    })
+}
+
+/// Until the thread that applies waits: from then on writes are refused at the door.
+async fn until_writes_are_refused(port: &Port) {
+    let wait = async {
+        loop {
+            let door = write(port, put("door", "x"));
+            if let Ok(Err(refusal)) = timeout(Duration::from_millis(200), door).await {
+                return assert_eq!(refusal, Refusal::StoreUnavailable);
+            }
+        }
+    };
+    timeout(PATIENCE, wait).await.expect("writes are refused");
+}
+
+/// Every error of the store used to be called damage: readers were told of a corrupt cluster, and a write that needed
+/// a row ended the process.
+#[tokio::test]
+async fn a_store_that_cannot_be_read_is_waited_for_and_not_called_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Sick::default());
+    let (engine, refusal) = with_unreadable_store(&disk, directory.path(), ErrorKind::Other).await;
+    let port = engine.port();
+    assert_eq!(refusal, Refusal::StoreUnavailable);
+    let under_way = tokio::spawn({
+        let port = port.clone();
+        async move { write(&port, exchange("large/0", "new")).await }
+    });
+    until_writes_are_refused(&port).await;
+    assert!(!under_way.is_finished(), "it is waited for");
+    let count = Range { count_only: true, ..Range::of(KeyRange::everything()) };
+    let answer = read(&port, Operation::Range(count)).await.unwrap().answer;
+    assert!(matches!(answer, Answer::Range(found) if found.count >= 41), "memory is read");
+    disk.mend_reads();
+    let answer = timeout(PATIENCE, under_way).await.unwrap().unwrap().unwrap().answer;
+    let Answer::Put { prev: Some(prev) } = answer else { panic!("{answer:?}") };
+    assert_eq!(prev.value.unwrap().len(), LARGE);
+    write(&port, put("after", "x")).await.unwrap();
+    assert_eq!(value_at(&port, "large/39", 0).await.unwrap().unwrap().len(), 2 * LARGE);
+    engine.wait_pruned().await.unwrap();
+    assert!(timeout(Duration::from_millis(10), engine.fatal()).await.is_err(), "nothing was fatal");
+    engine.shutdown();
+
+    let engine = open(directory.path());
+    assert_eq!(value_at(&engine.port(), "large/0", 0).await.unwrap().as_deref(), Some("new"));
+    engine.shutdown();
+}
+
+#[tokio::test]
+async fn an_engine_can_be_stopped_while_it_waits_for_its_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Sick::default());
+    let (engine, _) = with_unreadable_store(&disk, directory.path(), ErrorKind::Other).await;
+    let port = engine.port();
+    let under_way = tokio::spawn({
+        let port = port.clone();
+        async move { write(&port, exchange("large/0", "new")).await }
+    });
+    until_writes_are_refused(&port).await;
+    let stopping = engine.clone();
+    timeout(PATIENCE, tokio::task::spawn_blocking(move || stopping.shutdown()))
+        .await
+        .expect("it stops")
+        .unwrap();
+    assert_eq!(timeout(PATIENCE, under_way).await.unwrap().unwrap().unwrap_err(), Refusal::Stopping);
+    drop(port);
+    drop(engine);
+
+    // The log has what was waiting, and half of it is nowhere.
+    let engine = open(directory.path());
+    let port = engine.port();
+    assert_eq!(value_at(&port, "large/0", 0).await.unwrap().as_deref(), Some("new"));
+    assert_eq!(value_at(&port, "large/1", 0).await.unwrap().unwrap().len(), LARGE);
+    engine.shutdown();
+}
+
+#[tokio::test]
+async fn damage_is_called_damage_and_ends_the_engine_that_needs_the_row() {
+    for kind in [ErrorKind::InvalidData, ErrorKind::UnexpectedEof] {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Sick::default());
+        let (engine, refusal) = with_unreadable_store(&disk, directory.path(), kind).await;
+        assert_eq!(refusal, Refusal::Corrupt, "{kind}");
+        let port = engine.port();
+        timeout(PATIENCE, write(&port, exchange("large/0", "new"))).await.unwrap().unwrap_err();
+        let cause = timeout(PATIENCE, engine.fatal()).await.expect("the process is told to end");
+        assert!(cause.contains("damaged"), "{cause}");
+        tokio::task::spawn_blocking(move || engine.shutdown()).await.unwrap();
     }
 }

@@ -443,7 +443,7 @@ fn an_overtaken_permit_is_decided_again_on_the_state_it_is_applied_to() {
     let old_lease = LeaseFence { lease: LeaseId(55), generation: generation(&m) };
     // From here on alice has a policy, and the lease one key more.
     let add = internal(KeyspaceId::DEFAULT, Operation::RoleAdd { name: "r".into() });
-    m.state.apply(add, &m.store, &CompileAliceOnly, MIN_TTL, &mut m.effects).unwrap();
+    m.state.apply(add, &m.store, &CompileAliceOnly, &mut m.effects).unwrap();
     m.run(put_leased("a2", "v", 55)).unwrap();
     assert_ne!((m.space().policy().fence(), generation(&m)), (old_policy, old_lease.generation));
 
@@ -517,7 +517,7 @@ fn alarms_forbid_what_they_must() {
 fn reads_and_unknown_keyspaces_are_refused_in_the_log_without_harm() {
     let mut m = seeded();
     let read = internal(KeyspaceId::DEFAULT, Operation::Range(Range::of(single("a"))));
-    let applied = m.state.apply(read, &m.store, &OpenCompile, MIN_TTL, &mut m.effects).unwrap();
+    let applied = m.state.apply(read, &m.store, &OpenCompile, &mut m.effects).unwrap();
     assert!(matches!(applied.outcome, Err(Refusal::Internal { .. })));
     m.keyspace = KeyspaceId(99);
     assert_eq!(m.run(put("a", "")), Err(Refusal::PermissionDenied));

@@ -3,6 +3,8 @@
 //! Nothing that serves requests comes here. At start the model is loaded and compared with what the
 //! compiled form implements; rows are validated when an operator asks; [`Oracle`] answers tests.
 
+mod bundle;
+
 use crate::rows;
 use casbin::rhai::Dynamic;
 use casbin::{CoreApi, DefaultModel, Enforcer, Model as _};
@@ -12,6 +14,9 @@ use std::collections::BTreeSet;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use thiserror::Error;
+
+pub(crate) use bundle::check_bundle_model;
+pub use bundle::{BUNDLE_MODEL, BundleModelError, BundleOracle, OracleAnswer, OracleCaller};
 
 /// The model is not the one that compiled policies implement.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -209,6 +214,12 @@ fn includes(row: Dynamic, action: Dynamic) -> Dynamic {
         ("read" | "readwrite", "read") | ("write" | "readwrite", "write")
     )
     .into()
+}
+
+/// The same for bundles, whose rows also name administrative actions.
+fn includes_verbs(row: Dynamic, action: Dynamic) -> Dynamic {
+    let same = text(&row) == text(&action);
+    if same { same.into() } else { includes(row, action) }
 }
 
 fn text(value: &Dynamic) -> Cow<'_, str> {

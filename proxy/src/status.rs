@@ -113,6 +113,7 @@ fn code_and_text(refusal: &Refusal) -> (Code, &'static str) {
 
         Refusal::NoLeader => (Code::Unavailable, "etcdserver: no leader"),
         Refusal::Stopping => (Code::Unavailable, "etcdserver: server stopped"),
+        Refusal::StoreUnavailable => (Code::Unavailable, "keygate: the store cannot be used for the moment"),
         Refusal::Corrupt => (Code::DataLoss, "etcdserver: corrupt cluster"),
         Refusal::Unimplemented => (Code::Unimplemented, "keygate: not supported by this server yet"),
         // The cause is the operator's, not the client's.

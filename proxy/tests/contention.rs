@@ -100,5 +100,5 @@ async fn busy_administrators_refuse_nobody() {
     }
     println!("{} puts beside {changes} changes of policy, {refused} refused", WRITERS * PUTS);
     assert_eq!(refused, 0, "{first:?}");
-    assert!(changes >= 50, "only {changes} changes: nothing was shown");
+    assert!(changes >= 10, "only {changes} changes: nothing was shown");
 }

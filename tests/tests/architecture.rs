@@ -107,6 +107,97 @@ fn sealed_values_are_recovered_by_the_engines_decoder_only() {
     );
 }
 
+/// Files outside core that name `word` outside of comments.
+fn files_naming(word: &str, folders: &[&str]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for folder in folders {
+        for (path, text) in sources(folder) {
+            if text.lines().any(|line| names(line, word)) {
+                found.insert(path.strip_prefix(root()).expect("below the root").display().to_string());
+            }
+        }
+    }
+    found
+}
+
+/// As a whole word, in code.
+fn names(line: &str, word: &str) -> bool {
+    let part =
+        |text: &str, at: fn(&str) -> Option<char>| at(text).is_some_and(|c| c.is_alphanumeric() || c == '_');
+    !line.trim_start().starts_with("//")
+        && line.match_indices(word).any(|(at, _)| {
+            !part(&line[..at], |text| text.chars().next_back())
+                && !part(&line[at + word.len()..], |text| text.chars().next())
+        })
+}
+
+/// Work without a caller passes no decision, so each place that has some is looked at by whoever changes this list.
+/// `Permit::internal` cannot be called without naming an `InternalReason`.
+#[test]
+fn permits_without_a_caller_are_minted_where_they_are_listed() {
+    let listed = [
+        // The deadlines of leases, their checkpoints, compaction by schedule.
+        "engine/src/consensus/housekeeping.rs",
+        // The alarm of a full store.
+        "engine/src/engine.rs",
+        // A keepalive clears the checkpoint of its lease before it is acknowledged.
+        "engine/src/read.rs",
+        // `root` and its role, before anybody can log in.
+        "proxy/src/app/bootstrap.rs",
+        // A read whose answer nobody sees.
+        "proxy/src/http/probe.rs",
+    ];
+    let found = files_naming("InternalReason", &["engine", "policies", "proxy"]);
+    let listed = listed.map(str::to_owned).into_iter().collect();
+    assert_eq!(found, listed, "work without a caller, and where this test expects it");
+}
+
+/// A view is handed out for its policy, users and alarms. What keys hold is read by the engine alone, for a permit: the
+/// state machine's own reads ask for a source of rows, and none can be named in the proxy.
+#[test]
+fn the_proxy_reads_no_keyspace_around_a_permit() {
+    for word in ["MemoryOnly", "RowSource", "StoreRows"] {
+        assert!(!files_naming(word, &["engine"]).is_empty(), "{word} is the wrong name to look for");
+        let found = files_naming(word, &["proxy", "policies"]);
+        assert!(found.is_empty(), "{word} is named in {found:?}");
+    }
+    for around in [
+        "use keygate_engine::mvcc::State;",
+        "use keygate_engine::{Engine, mvcc};",
+        "let rows = keygate_engine::mvcc::MemoryOnly;",
+        "use keygate_engine::*;",
+        "use keygate_engine as engine;",
+        "use keygate_engine::{Port, storage::Store};",
+    ] {
+        assert!(reach_into_engine(around).is_some(), "nobody would notice `{around}`");
+    }
+    assert_eq!(reach_into_engine("use keygate_engine::{Port, View}; let mvcc = 1;"), None);
+    for (path, text) in sources("proxy") {
+        let reach = reach_into_engine(&text);
+        assert!(
+            reach.is_none(),
+            "{} reaches into the engine: `{}`",
+            path.display(),
+            reach.unwrap_or_default()
+        );
+    }
+}
+
+/// The first path that leads to the engine's inner modules, or that could hide that it does.
+fn reach_into_engine(text: &str) -> Option<String> {
+    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let inner = |path: &str| {
+        path.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '*')
+            .any(|word| ["mvcc", "storage", "*", "as"].contains(&word))
+    };
+    code.split("keygate_engine").skip(1).find_map(|rest| {
+        let imported = rest.starts_with("::{") || rest.trim_start().starts_with("as ");
+        let end = if imported { rest.find(';') } else { rest.find([';', ' ', '(', ',', '>', '}']) };
+        let path = &rest[..end.unwrap_or(rest.len())];
+        inner(path).then(|| format!("keygate_engine{path}"))
+    })
+}
+
 #[test]
 fn the_state_machine_is_deterministic_by_construction() {
     for (path, text) in sources("engine") {

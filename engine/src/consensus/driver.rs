@@ -1,30 +1,29 @@
 //! The loop of the consensus thread.
 
-use super::flush::{FlushBatch, Flushed, Flusher};
+use super::flush::Flusher;
 use super::full_disk::Room;
 use super::housekeeping::Housekeeping;
 use super::{Proposal, Request};
-use crate::apply_times::kind_of;
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::fatal::Fatal;
 use crate::lease_clock::LeaseClock;
-use crate::mvcc::{Command, Effects, LeaseEffect, State};
+use crate::mvcc::{Command, Effects, State};
 use crate::options::EngineOptions;
-use crate::port::{Answered, Delivery, Mailbox, PortId};
-use crate::rows::StoreRows;
+use crate::port::{Answered, Mailbox, PortId};
 use crate::storage::{Applied, RaftLog, StorageError, Store};
-use crate::view::{Board, Position, View};
-use crate::watch::EventBatch;
+use crate::view::Board;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use keygate_core::{Compile, Operation, Refusal, Reply};
-use raft::eraftpb::Entry;
+use keygate_core::{Compile, Operation, Refusal};
 use raft::{RawNode, StateRole};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::oneshot;
+
+mod applying;
+mod publishing;
 
 /// Requests taken into one batch: enough to share a sync among a thousand clients, few enough that
 /// the first of them does not wait long.
@@ -36,8 +35,6 @@ const BATCH_BYTES: usize = 32 << 20;
 const UNFLUSHED_BYTES: u64 = 256 << 20;
 /// Keys that compaction visits between two batches.
 const PRUNE_KEYS: usize = 2_000;
-/// Index entries that eviction visits between two batches.
-const EVICT_STEPS: usize = 20_000;
 
 /// What a driver is built from: all that a test may want to replace.
 pub(crate) struct Seams {
@@ -79,6 +76,8 @@ pub(crate) struct Driver {
     pub(super) serving: bool,
     /// The loop ends because somebody wants it to, even where it says that it failed.
     pub(super) asked_to_stop: bool,
+    /// The state and the effects may hold half a command: neither may be shown or written.
+    half_applied: bool,
 }
 
 struct Pending {
@@ -127,6 +126,7 @@ impl Driver {
             last_tick,
             serving: false,
             asked_to_stop: false,
+            half_applied: false,
         }
     }
 
@@ -171,7 +171,7 @@ impl Driver {
         let end = match self.serve() {
             Ok(()) => End::Asked,
             Err(error) if self.asked_to_stop => {
-                tracing::warn!(%error, "stopping without room for the last writes, which nobody was told to have succeeded");
+                tracing::warn!(%error, "stopping without the last writes, which nobody was told to have succeeded");
                 End::Asked
             }
             Err(error) => {
@@ -224,8 +224,8 @@ impl Driver {
             next = self.requests.try_recv().ok();
         }
         // Memory is bounded: when the store lags too far behind, only its own progress is heard.
-        // A store whose disk is full makes none; proposals are refused then.
-        while self.lags() && !self.seams.room.store_is_full() {
+        // A store whose disk is full or does not answer makes none; proposals are refused then.
+        while self.lags() && !self.seams.room.store_is_full() && !self.seams.room.store_is_away() {
             match self.flusher.wait_for_progress() {
                 Ok(flushed) => self.heard_of_flush(flushed)?,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -281,6 +281,9 @@ impl Driver {
             self.seams.counters.pending_bytes.fetch_sub(data.len() as u64, Ordering::Relaxed);
             if self.seams.room.log_is_full() || (self.seams.room.store_is_full() && self.lags()) {
                 return self.refuse(&command, from, Refusal::NoSpace);
+            }
+            if self.seams.room.store_is_away() && self.lags() {
+                return self.refuse(&command, from, Refusal::StoreUnavailable);
             }
         }
         match self.node.propose(Vec::new(), data) {
@@ -349,192 +352,8 @@ impl Driver {
         Ok(())
     }
 
-    fn apply(
-        &mut self,
-        entries: Vec<Entry>,
-        events: &mut Vec<crate::mvcc::StoredEvent>,
-    ) -> Result<(), StorageError> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let rows = StoreRows::new(self.seams.store.clone());
-        let mut before = self.seams.clock.now();
-        for entry in entries {
-            if entry.index <= self.applied.index {
-                // The store had it before the last stop.
-                continue;
-            }
-            self.applied = Applied { index: entry.index, term: entry.term };
-            let (command, from) = self.command_of(&entry)?;
-            let Some(command) = command else { continue };
-            let kind = kind_of(&command.operation);
-            let expiring = match &command.operation {
-                Operation::LeaseExpire(leases) => Some((command.keyspace, leases.clone())),
-                _ => None,
-            };
-            let applied = self
-                .state
-                .apply(
-                    command,
-                    &rows,
-                    self.seams.compile.as_ref(),
-                    self.seams.options.min_lease_ttl,
-                    &mut self.effects,
-                )
-                .map_err(|error| StorageError::Fatal {
-                    path: self.seams.options.data_dir.clone(),
-                    what: format!("log entry {} cannot be applied: {error}", entry.index),
-                })?;
-            // One look at the clock for each command: where one ends the next begins.
-            let now = self.seams.clock.now();
-            let took = now.saturating_duration_since(std::mem::replace(&mut before, now));
-            self.seams.counters.apply.record(kind, applied.outcome.is_ok(), took);
-            if let (Some((keyspace, leases)), Err(_)) = (expiring, &applied.outcome) {
-                // An alarm forbids it. They are proposed again until it no longer does.
-                self.seams.leases.release(keyspace, &leases);
-            }
-            self.follow_leases();
-            self.pruning |= !self.effects.compactions.is_empty() || !self.effects.ended.is_empty();
-            self.effects.compactions.clear();
-            for keyspace in &self.effects.ended {
-                self.seams.leases.forget_all(*keyspace);
-            }
-            if let Some((port, asker)) = from {
-                let term = self.node.raft.term;
-                let answer = applied.outcome.map(|answer| Reply { revision: applied.revision, term, answer });
-                self.outgoing[port.0].push((asker, answer));
-            }
-        }
-        events.append(&mut self.effects.events);
-        Ok(())
-    }
-
-    /// The command of an entry: the one that was proposed here, or the log's bytes decoded.
-    #[expect(clippy::type_complexity, reason = "the pair is taken apart at once")]
-    fn command_of(
-        &mut self,
-        entry: &Entry,
-    ) -> Result<(Option<Command>, Option<(PortId, oneshot::Sender<Answered>)>), StorageError> {
-        while let Some(pending) = self.pending.front() {
-            if pending.index > entry.index {
-                break;
-            }
-            let Some(pending) = self.pending.pop_front() else { break };
-            if pending.index == entry.index && pending.term == entry.term {
-                return Ok((Some(pending.command), pending.from));
-            }
-            // Another leader's entry took its place; dropping `from` tells the asker.
-        }
-        if entry.data.is_empty() {
-            return Ok((None, None));
-        }
-        let command = Command::decode(&entry.data).map_err(|error| StorageError::Fatal {
-            path: self.seams.options.data_dir.clone(),
-            what: format!("log entry {} cannot be read: {error}", entry.index),
-        })?;
-        Ok((Some(command), None))
-    }
-
-    fn follow_leases(&mut self) {
-        let counters = &self.seams.counters;
-        for effect in self.effects.leases.drain(..) {
-            match effect {
-                LeaseEffect::Granted { keyspace, id, ttl } => {
-                    counters.leases_granted.fetch_add(1, Ordering::Relaxed);
-                    self.seams.leases.start(keyspace, id, ttl, ttl);
-                }
-                LeaseEffect::Revoked { keyspace, id } => {
-                    counters.leases_revoked.fetch_add(1, Ordering::Relaxed);
-                    self.seams.leases.forget(keyspace, id);
-                }
-                LeaseEffect::Checkpointed { .. } => {}
-            }
-        }
-    }
-
-    fn finish_batch(&mut self, events: Vec<crate::mvcc::StoredEvent>) {
-        self.hand_to_flusher();
-        self.publish(events);
-    }
-
-    fn hand_to_flusher(&mut self) {
-        let changes = std::mem::take(&mut self.effects.changes);
-        let sequence = self.state.seal_batch();
-        self.handed += 1;
-        self.flusher.send(FlushBatch { changes, number: self.handed, sequence, applied: self.applied });
-    }
-
-    /// First the view, then the answers and events: whoever is answered can read what was written.
-    pub(super) fn publish(&mut self, events: Vec<crate::mvcc::StoredEvent>) {
-        let raft = &self.node.raft;
-        let position =
-            Position { term: raft.term, applied_index: self.applied.index, leader: raft.leader_id };
-        let view = View::new(self.state.clone(), position);
-        self.seams.board.store(view.clone());
-        self.seams.counters.applied.store(self.applied.index, Ordering::Relaxed);
-        self.seams.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
-        // Pairs with a watcher that is counted first and looks at the view second.
-        std::sync::atomic::fence(Ordering::SeqCst);
-        let ended = std::mem::take(&mut self.effects.ended);
-        let tells = !events.is_empty() || !ended.is_empty();
-        let batch = tells.then(|| Arc::new(EventBatch { events, ended, view }));
-        for (port, answers) in self.ports.iter_mut().zip(&mut self.outgoing) {
-            let Some(mailbox) = port else { continue };
-            let listens = mailbox.watchers.load(Ordering::SeqCst) > 0;
-            let events = batch.as_ref().filter(|_| listens).cloned();
-            if answers.is_empty() && events.is_none() {
-                continue;
-            }
-            let delivery = Delivery { answers: std::mem::take(answers), events };
-            if mailbox.deliveries.send(delivery).is_err() {
-                // Its thread has ended.
-                *port = None;
-            }
-        }
-    }
-
-    fn heard_of_flush(&mut self, flushed: Flushed) -> Result<(), StorageError> {
-        self.state.flushed(flushed.sequence);
-        // A memory that must not hold everything lets go of what the store has now.
-        self.state.evict(self.seams.options.memory_budget, EVICT_STEPS);
-        let keep = self.seams.options.log_keep_entries;
-        let upto = flushed.applied.index.saturating_sub(keep);
-        // A compaction for each commit would be a write for each commit.
-        if upto > self.log_cut + keep / 2 {
-            self.cut_log(upto)?;
-        }
-        self.flushed = flushed.number;
-        self.answer_flush_waiters();
-        Ok(())
-    }
-
-    fn cut_log(&mut self, upto: u64) -> Result<(), StorageError> {
-        let log = self.node.mut_store();
-        match log.compact_to(upto).and_then(|()| log.purge()) {
-            // Even this writes. The next commit of the store tries again.
-            Err(StorageError::NoSpace { .. }) => {}
-            done => {
-                done?;
-                self.log_cut = upto;
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn log(&mut self) -> &mut RaftLog {
         self.node.mut_store()
-    }
-
-    fn answer_flush_waiters(&mut self) {
-        let flushed = self.flushed;
-        let (ready, waiting) = std::mem::take(&mut self.waiting_for_flush)
-            .into_iter()
-            .partition(|(number, _)| *number <= flushed);
-        self.waiting_for_flush = waiting;
-        for (_, waiter) in ready {
-            // Nobody waits for an answer any more if this fails.
-            waiter.send(()).ok();
-        }
     }
 
     fn tick_if_due(&mut self) {
@@ -568,7 +387,9 @@ impl Driver {
 
     /// Everything applied reaches the store, the log says that it was closed.
     fn stop_cleanly(mut self) {
-        self.hand_to_flusher();
+        if !self.half_applied {
+            self.hand_to_flusher();
+        }
         if let Err(error) = self.flusher.finish() {
             tracing::error!(%error, "the store was not written at stop; the log will be replayed at start");
         }

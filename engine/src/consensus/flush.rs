@@ -149,6 +149,7 @@ impl Worker {
         if let Err(error) = &result {
             // The consensus thread may have ended before.
             drop(self.requests.send(Request::StoreFailed(error.to_string())));
+            self.room.give_up();
         }
         result
     }
@@ -190,17 +191,25 @@ impl Worker {
         let started = Instant::now();
         let mut reminder = Reminder::default();
         while let Err(error) = self.store.commit(&gathered.changes, gathered.applied) {
-            let StorageError::NoSpace { .. } = &error else { return Err(error) };
-            self.room.set_store_full(true);
-            if reminder.is_due() {
+            let full = matches!(error, StorageError::NoSpace { .. });
+            if !full && !matches!(error, StorageError::Io { .. }) {
+                return Err(error);
+            }
+            self.room.set_store_full(full);
+            self.room.set_store_away(!full);
+            if !full && reminder.is_due() {
+                tracing::error!(%error, "the store cannot be read or opened, and so not written: the log keeps what was acknowledged, and what only the store holds cannot be read; look after the disk, and all goes on by itself");
+            }
+            if full && reminder.is_due() {
                 tracing::error!(%error, "the disk is full and the store cannot be written: writes that need room are refused, reads, deletes and compactions go on, and the log keeps what was acknowledged; make room on this device, or make it larger, and writes go on by themselves");
             }
             if !self.gather_while_full(&mut gathered) {
                 return Err(error);
             }
         }
-        if self.room.store_is_full() {
+        if self.room.store_is_full() || self.room.store_is_away() {
             self.room.set_store_full(false);
+            self.room.set_store_away(false);
             tracing::info!("the store can be written again; writes are served");
         }
         self.counters.commit.record(started.elapsed());

@@ -11,6 +11,7 @@
 use super::driver::Driver;
 use crate::storage::StorageError;
 use crossbeam_channel::RecvTimeoutError;
+use parking_lot::{Condvar, Mutex};
 use raft::eraftpb::{Entry, HardState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,11 +21,20 @@ pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// How often an operator is told again.
 const REMIND: Duration = Duration::from_secs(60);
 
-/// What is known about room on the disk. Written by those who write there, read at the door.
+/// What is known about room on the disk, and about a disk that does not answer. Written by those who use it, read at the
+/// door.
 #[derive(Default)]
 pub(crate) struct Room {
     log_full: AtomicBool,
     store_full: AtomicBool,
+    /// The store can be neither opened nor read, so that it cannot be written.
+    store_away: AtomicBool,
+    /// The thread that applies waits for a row of the store.
+    apply_waits: AtomicBool,
+    stopping: AtomicBool,
+    /// Nobody is to wait for the disk any more.
+    given_up: Mutex<bool>,
+    giving_up: Condvar,
 }
 
 impl Room {
@@ -39,16 +49,59 @@ impl Room {
     pub(super) fn set_store_full(&self, full: bool) {
         self.store_full.store(full, Ordering::Relaxed);
     }
+
+    pub(super) fn store_is_away(&self) -> bool {
+        self.store_away.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_store_away(&self, away: bool) {
+        self.store_away.store(away, Ordering::Relaxed);
+    }
+
+    pub(crate) fn apply_waits(&self) -> bool {
+        self.apply_waits.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_apply_waits(&self, waits: bool) {
+        self.apply_waits.store(waits, Ordering::Relaxed);
+    }
+
+    /// The engine is asked to stop, which it must hear wherever it waits.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.give_up();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn give_up(&self) {
+        *self.given_up.lock() = true;
+        self.giving_up.notify_all();
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        *self.given_up.lock()
+    }
+
+    /// Until the next try.
+    pub(super) fn wait_for_better(&self) {
+        let mut given_up = self.given_up.lock();
+        if !*given_up {
+            self.giving_up.wait_for(&mut given_up, RETRY);
+        }
+    }
 }
 
 /// Says something at once, and again from time to time while it stays true.
 #[derive(Default)]
-pub(super) struct Reminder {
+pub(crate) struct Reminder {
     last: Option<Instant>,
 }
 
 impl Reminder {
-    pub(super) fn is_due(&mut self) -> bool {
+    pub(crate) fn is_due(&mut self) -> bool {
         let now = Instant::now();
         let due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= REMIND);
         if due {

@@ -143,5 +143,5 @@ fn propose(
     due: &mut Vec<Proposal>,
 ) {
     // Lists of numbers always encode; had it failed, the cause is in the log and the next turn tries again.
-    due.extend(Proposal::new(Permit::internal(reason, keyspace, operation), None));
+    due.extend(Proposal::unasked(Permit::internal(reason, keyspace, operation)));
 }

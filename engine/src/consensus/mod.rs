@@ -7,14 +7,15 @@ mod driver;
 mod flush;
 mod full_disk;
 mod housekeeping;
+mod patient_rows;
 
 pub(crate) use driver::{Driver, Seams};
 pub(crate) use flush::{FlushStats, Flusher, stored};
-pub(crate) use full_disk::Room;
+pub(crate) use full_disk::{Reminder, Room};
 
 use crate::mvcc::{Command, StoredValue};
 use crate::port::{Answered, Mailbox, PortId};
-use keygate_core::{Permit, Refusal, Sealed, Subject};
+use keygate_core::{Operation, Permit, PermitParts, Refusal, Sealed, Subject};
 use std::convert::Infallible;
 
 use tokio::sync::oneshot;
@@ -29,12 +30,31 @@ pub(crate) struct Proposal {
 }
 
 impl Proposal {
+    /// For somebody who waits. What this member's configuration has to say is put into the command here, so that a
+    /// replay under another configuration gives what was answered: `min_lease_ttl`, in seconds.
+    ///
     /// Contract: runs on the proposer's thread, so that the consensus thread does not encode.
-    pub(crate) fn new(
+    pub(crate) fn asked(
         permit: Permit<Sealed>,
+        asker: (PortId, oneshot::Sender<Answered>),
+        min_lease_ttl: i64,
+    ) -> Result<Self, Refusal> {
+        let mut parts = permit.into_parts();
+        if let Operation::LeaseGrant(grant) = &mut parts.operation {
+            grant.ttl = grant.ttl.max(min_lease_ttl);
+        }
+        Self::encoded(parts, Some(asker))
+    }
+
+    /// For nobody who waits.
+    pub(crate) fn unasked(permit: Permit<Sealed>) -> Result<Self, Refusal> {
+        Self::encoded(permit.into_parts(), None)
+    }
+
+    fn encoded(
+        parts: PermitParts<Sealed>,
         from: Option<(PortId, oneshot::Sender<Answered>)>,
     ) -> Result<Self, Refusal> {
-        let parts = permit.into_parts();
         let attribution = match parts.subject {
             Subject::Caller(name) => name.map(|name| name.to_string()),
             Subject::Internal(reason) => Some(format!("internal/{reason:?}")),

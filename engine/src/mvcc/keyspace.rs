@@ -194,6 +194,7 @@ impl Keyspace {
         match error {
             RowError::NeedsStore => ReadError::NeedsStore,
             RowError::Corrupt(text) => ReadError::Corrupt(text),
+            RowError::Unavailable(text) => ReadError::Unavailable(text),
             RowError::Abandoned => ReadError::Abandoned,
             RowError::Missing(_) if self.overtaken(revision) => {
                 if pinned {

@@ -22,12 +22,13 @@ pub struct Lease {
 
 /// Seconds; etcd's own bound.
 const MAX_TTL: i64 = 9_000_000_000;
+/// Seconds. Who proposes a lease asks for more, see [`crate::EngineOptions::min_lease_ttl`].
+const MIN_TTL: i64 = 1;
 
 impl Keyspace {
     pub(super) fn lease_grant(
         &mut self,
         grant: &LeaseGrant,
-        min_ttl: i64,
         effects: &mut Effects,
     ) -> Result<Answer<Sealed>, Refusal> {
         let id = grant.id;
@@ -40,7 +41,7 @@ impl Keyspace {
         if self.leases.contains_key(&id) {
             return Err(Refusal::LeaseExists);
         }
-        let ttl = grant.ttl.max(min_ttl);
+        let ttl = grant.ttl.max(MIN_TTL);
         let lease = Lease { ttl, remaining: 0, generation: self.revision as u64, keys: imbl::OrdSet::new() };
         effects.changes.push(meta::put_lease(self.id, id, &lease));
         effects.leases.push(LeaseEffect::Granted { keyspace: self.id, id, ttl });

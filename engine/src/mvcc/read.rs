@@ -25,6 +25,9 @@ pub enum ReadError {
     Outdated,
     #[error("damaged data: {0}")]
     Corrupt(String),
+    /// Ask again later.
+    #[error("the store cannot be read: {0}")]
+    Unavailable(String),
     /// Who asked does not wait any more.
     #[error("nobody waits for the answer any more")]
     Abandoned,

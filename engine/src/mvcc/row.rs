@@ -49,6 +49,9 @@ pub enum RowError {
     Missing(RowKey),
     #[error("damaged row: {0}")]
     Corrupt(String),
+    /// The store cannot be read for the moment. Says nothing about what is in it: ask again later.
+    #[error("the store cannot be read: {0}")]
+    Unavailable(String),
     #[error("nobody waits for the rows any more")]
     Abandoned,
 }

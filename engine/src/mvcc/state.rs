@@ -37,7 +37,7 @@ pub struct Applied {
     pub revision: i64,
 }
 
-/// Applying cannot go on, and must not: this member's data is not what it should be.
+/// Applying cannot go on, and must not: this member's data is not what it should be, or cannot be had.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum ApplyError {
     #[error("a row that a command needs cannot be read: {0}")]
@@ -73,6 +73,7 @@ impl From<ReadError> for Stop {
             ReadError::Outdated => {
                 Self::Fatal(ApplyError::Corrupt("a row of the newest state is gone".to_owned()))
             }
+            ReadError::Unavailable(text) => Self::Fatal(ApplyError::Row(RowError::Unavailable(text))),
             ReadError::Corrupt(text) => Self::Fatal(ApplyError::Corrupt(text)),
             ReadError::Abandoned => Self::Fatal(ApplyError::Row(RowError::Abandoned)),
         }
@@ -117,14 +118,14 @@ impl State {
 
     /// Applies the next command of the log.
     ///
-    /// `rows` must be able to read the store. `min_lease_ttl` in seconds must be the same on every member. An error is
-    /// fatal: the state may hold half a command and must not be used any more.
+    /// `rows` must be able to read the store. Nothing here comes from a configuration: a log that is replayed under
+    /// another one gives the same state. An error is fatal: the state may hold half a command and must not be used any
+    /// more.
     pub fn apply(
         &mut self,
         command: Command,
         rows: &dyn RowSource,
         compile: &dyn Compile,
-        min_lease_ttl: i64,
         effects: &mut Effects,
     ) -> Result<Applied, ApplyError> {
         let Some(slot) = self.keyspaces.get_mut(&command.keyspace) else {
@@ -146,7 +147,7 @@ impl State {
             .check_permit(&command)
             .and_then(|()| keyspace.check_alarms(&command.operation))
             .map_err(Stop::Refused)
-            .and_then(|()| keyspace.execute(&command.operation, rows, compile, min_lease_ttl, effects));
+            .and_then(|()| keyspace.execute(&command.operation, rows, compile, effects));
         let outcome = match outcome {
             Ok(answer) => {
                 if matches!(command.operation, Operation::Compact(_)) {
@@ -221,7 +222,6 @@ impl Keyspace {
         operation: &Operation<StoredValue>,
         rows: &dyn RowSource,
         compile: &dyn Compile,
-        min_lease_ttl: i64,
         effects: &mut Effects,
     ) -> Result<Answer<Sealed>, Stop> {
         match operation {
@@ -240,7 +240,7 @@ impl Keyspace {
             }
             Operation::Txn(txn) => Ok(Answer::Txn(self.txn(txn, rows, effects)?)),
             Operation::Compact(compact) => Ok(self.compact(compact, effects)?),
-            Operation::LeaseGrant(grant) => Ok(self.lease_grant(grant, min_lease_ttl, effects)?),
+            Operation::LeaseGrant(grant) => Ok(self.lease_grant(grant, effects)?),
             Operation::LeaseRevoke(revoke) => Ok(self.lease_revoke(revoke.id, effects)?),
             Operation::LeaseExpire(leases) => Ok(self.lease_expire(leases, effects)),
             Operation::LeaseCheckpoint(leases) => Ok(self.lease_checkpoint(leases, effects)),

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 pub(super) const WAY_OUT: &str = "nothing was changed on disk; copy the data directory, then restore a snapshot into a new one \
      (or, in a cluster, remove this member and add it again with an empty data directory)";
 
-/// Contract: `Corrupt` and `Fatal` end the process or its start; `NoSpace` ends the one write; the others end the start.
+/// Contract: `Corrupt` and `Fatal` end the process or its start; `NoSpace` ends the one write, `Io` the one read or write of a
+/// running store; the others end the start.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     #[error("data directory `{}` is in use by another process", path.display())]

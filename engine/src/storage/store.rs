@@ -8,6 +8,7 @@
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -22,6 +23,7 @@ mod backend;
 mod file;
 mod head;
 
+use backend::StoreDisk;
 use file::{Verify, check_super_header, classify, open_database, place, restrict};
 use head::{Head, Sum, encode_head, read_head};
 
@@ -58,10 +60,14 @@ pub struct CommitStats {
 
 /// See the module's promises. Shared by reference between threads; commits are serialised.
 pub struct Store {
-    disk: Arc<dyn Disk>,
+    disk: Arc<StoreDisk>,
     path: PathBuf,
     cache_bytes: usize,
+    /// None: closed, or closed by a failure and not yet opened again.
     database: RwLock<Option<Database>>,
+    /// How often the file was opened again.
+    reopened: AtomicU64,
+    closed: AtomicBool,
     /// Held through a commit, so that it also serialises committers.
     head: Mutex<Head>,
 }
@@ -89,6 +95,7 @@ impl Store {
         if !fresh {
             check_super_header(path, report)?;
         }
+        let disk = Arc::new(StoreDisk::new(disk));
         let database = open_database(&disk, path, cache_bytes, Verify::AtOpen)?;
         restrict(path)?;
         let head = if fresh { Some(initialise(path, &database)?) } else { None };
@@ -104,6 +111,8 @@ impl Store {
             path: path.to_owned(),
             cache_bytes,
             database: RwLock::new(Some(database)),
+            reopened: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
             head: Mutex::new(head),
         })
     }
@@ -115,14 +124,15 @@ impl Store {
 
     /// Makes `changes` and `applied` durable in one transaction. Changes to one key take effect in their order.
     ///
-    /// `NoSpace`: nothing of the commit was kept, and it can be tried again when there is room. `Fatal`: stop the process.
+    /// `NoSpace`, `Io`: nothing of the commit was kept, and it can be tried again, when there is room or the disk can be
+    /// read again. `Fatal`: stop the process.
     pub fn commit<'a>(
         &self,
         changes: impl IntoIterator<Item = &'a Change>,
         applied: Applied,
     ) -> Result<CommitStats, StorageError> {
         let mut current = self.head.lock();
-        self.reopen_after_failure(&mut current)?;
+        self.open_if_closed(&mut current)?;
         let mut head = *current;
         head.applied = applied;
         head.commit += 1;
@@ -136,7 +146,7 @@ impl Store {
                 *current = head;
                 Ok(stats)
             }
-            Ok(Err(error)) => Err(self.commit_error(error)),
+            Ok(Err(error)) => Err(self.commit_error(&mut current, error)),
             Err(panic) => Err(StorageError::corrupt(&self.path, "an unknown page", panic)),
         }
     }
@@ -237,7 +247,13 @@ impl Store {
 
     /// Closes the file, so that another may open it. Whoever still reads is told that the store is closed.
     pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
         self.database.write().take();
+    }
+
+    /// A sync or a write has failed: nothing that is read or written from now on can be believed.
+    pub fn has_failed(&self) -> bool {
+        self.disk.has_failed()
     }
 
     /// Bytes of the file.
@@ -254,7 +270,7 @@ impl Store {
     /// Gives unused space back to the file system. Commits and reads from the store wait meanwhile.
     pub fn defragment(&self) -> Result<(), StorageError> {
         let mut head = self.head.lock();
-        self.reopen_after_failure(&mut head)?;
+        self.open_if_closed(&mut head)?;
         let done = {
             let mut guard = self.database.write();
             let database = guard.as_mut().ok_or_else(|| self.closed())?;
@@ -262,22 +278,25 @@ impl Store {
         };
         match done {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(self.commit_error(error.into())),
+            Ok(Err(error)) => Err(self.commit_error(&mut head, error.into())),
             Err(panic) => Err(StorageError::corrupt(&self.path, "an unknown page", panic)),
         }
     }
 
-    /// Runs `work` on the database and sorts its errors. A commit that fails for want of room makes redb refuse reads
-    /// too until the file is opened again; `work` is then run once more.
+    /// Runs `work` on the database and sorts its errors. A read that fails, and a commit that fails for want of room,
+    /// make redb refuse everything until the file is opened again; `work` is then run once more.
     ///
     /// Contract: not while holding `head`, and `work` can be run again after an error.
     fn reading<T>(
         &self,
         mut work: impl FnMut(&Database) -> Result<T, redb::Error>,
     ) -> Result<T, StorageError> {
+        let before = self.reopened.load(Ordering::Acquire);
         match self.reading_once(&mut work) {
-            Err(StorageError::Fatal { .. } | StorageError::NoSpace { .. }) => {
-                self.reopen_after_failure(&mut self.head.lock())?;
+            Err(StorageError::Fatal { .. } | StorageError::NoSpace { .. } | StorageError::Io { .. })
+                if !self.has_failed() =>
+            {
+                self.reopen(&mut self.head.lock(), before)?;
                 self.reading_once(work)
             }
             done => done,
@@ -352,32 +371,53 @@ impl Store {
         guard.as_ref().ok_or_else(|| self.closed())
     }
 
-    /// Tries again to open what `commit_error` closed and could not open.
-    fn reopen_after_failure(&self, head: &mut Head) -> Result<(), StorageError> {
+    /// Tries again to open what a failure closed and could not open.
+    fn open_if_closed(&self, head: &mut Head) -> Result<(), StorageError> {
         if self.database.read().is_some() {
             return Ok(());
         }
+        self.reopen(head, self.reopened.load(Ordering::Acquire))
+    }
+
+    /// Opens the file again, unless somebody else has done so since there were `before` times. What redb was asked to
+    /// commit is in the file or was never acknowledged.
+    fn reopen(&self, head: &mut Head, before: u64) -> Result<(), StorageError> {
+        let mut guard = self.database.write();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(self.closed());
+        }
+        if guard.is_some() && self.reopened.load(Ordering::Acquire) != before {
+            return Ok(());
+        }
+        if let Some(database) = guard.take() {
+            let _ = guarded(|| drop(database));
+        }
         let database = open_database(&self.disk, &self.path, self.cache_bytes, Verify::OnRead)?;
         *head = read_head(&self.path, &database)?;
-        *self.database.write() = Some(database);
+        *guard = Some(database);
+        self.reopened.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 
-    fn commit_error(&self, error: redb::Error) -> StorageError {
-        match classify(&self.path, "write", error) {
-            full @ StorageError::NoSpace { .. } => {
-                // redb refuses everything after one failed write. The commit before is intact in the file, so the file
-                // is opened again: reads go on, and a later commit can succeed.
-                let mut guard = self.database.write();
-                if let Some(database) = guard.take() {
-                    let _ = guarded(|| drop(database));
-                }
-                *guard = open_database(&self.disk, &self.path, self.cache_bytes, Verify::OnRead).ok();
-                full
+    /// Sorts a commit's error. redb refuses everything after one failed write or read. The commit before is intact in the
+    /// file, so, if its syncs can be believed, the file is opened again: reads go on, and a later commit can succeed.
+    fn commit_error(&self, head: &mut Head, error: redb::Error) -> StorageError {
+        // The failure was another thread's, which reads.
+        let of_another = matches!(error, redb::Error::PreviousIo);
+        let error = match classify(&self.path, "write", error) {
+            StorageError::Io { path, source, .. } if self.has_failed() => {
+                return StorageError::Fatal { path, what: source.to_string() };
             }
-            StorageError::Io { path, source, .. } => StorageError::Fatal { path, what: source.to_string() },
-            other => other,
+            StorageError::Fatal { path, what } if of_another && !self.has_failed() => {
+                StorageError::Io { path, doing: "write", source: std::io::Error::other(what) }
+            }
+            error => error,
+        };
+        if matches!(error, StorageError::NoSpace { .. } | StorageError::Io { .. }) {
+            // If it cannot be opened now, whoever needs it next tries again.
+            drop(self.reopen(head, self.reopened.load(Ordering::Acquire)));
         }
+        error
     }
 
     fn closed(&self) -> StorageError {

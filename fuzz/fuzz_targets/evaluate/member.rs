@@ -59,7 +59,7 @@ impl Member {
         let bytes = command.encode().expect("a write can be written");
         let command = Command::decode(&bytes).expect("what was written can be read");
         let before = (self.effects.changes.len(), self.effects.events.len());
-        let applied = self.state.apply(command, &self.store, &NoPolicy, MIN_TTL, &mut self.effects);
+        let applied = self.state.apply(command, &self.store, &NoPolicy, &mut self.effects);
         let outcome = applied.expect("no command damages its member").outcome;
         if outcome.is_err() {
             assert_eq!(before, (self.effects.changes.len(), self.effects.events.len()), "a refusal changed");

@@ -4,6 +4,7 @@
 //! caller hands in.
 
 mod check;
+mod policy;
 mod remote;
 mod serve;
 mod tenant;
@@ -51,6 +52,11 @@ enum Command {
     },
     /// Make, list, suspend and delete tenants of a running server
     Tenant(Box<tenant::Tenant>),
+    /// Check, test, compare and question policy bundles
+    Policy {
+        #[command(subcommand)]
+        command: policy::PolicyCommand,
+    },
     /// Print the version
     Version {
         #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -104,6 +110,7 @@ pub fn main(run: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {
             check::check(&file, mode, output)
         }
         Ok(Cli { command: Command::Tenant(tenant) }) => tenant::run(&tenant),
+        Ok(Cli { command: Command::Policy { command } }) => policy::run(command),
         Ok(Cli { command: Command::Version { output } }) => {
             say(&version::version(output));
             ExitCode::SUCCESS

@@ -42,6 +42,21 @@ pub(super) fn write(page: &mut Exposition, moment: &Moment, unanswered: u64) {
     for (name, help, value) in gauges {
         page.single(name, Kind::Gauge, help, value);
     }
+    let full = [
+        (
+            "keygate_log_disk_full",
+            "Whether the log finds no room on its disk: all writes are refused. Make room on that device, or make it larger; writes then go on by themselves.",
+            stats.log_disk_full,
+        ),
+        (
+            "keygate_store_disk_full",
+            "Whether the store finds no room on its disk: writes that need room are refused, deletes and compactions are not. Make room on that device, or make it larger; writes then go on by themselves.",
+            stats.store_disk_full,
+        ),
+    ];
+    for (name, help, full) in full {
+        page.single(name, Kind::Gauge, help, flag(full));
+    }
     let revisions = [
         ("etcd_debugging_mvcc_current_revision", "Current revision.", stats.current_revision),
         ("etcd_debugging_mvcc_compact_revision", "Revision of the last compaction.", stats.compact_revision),

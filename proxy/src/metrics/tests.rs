@@ -3,13 +3,17 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 fn page(metrics: &Metrics) -> String {
+    metrics.render(&moment())
+}
+
+fn moment() -> Moment {
     let engine = EngineStats { has_leader: true, is_leader: true, ..EngineStats::default() };
-    metrics.render(&Moment {
+    Moment {
         engine,
         identity: Identity { cluster_id: 1, member_id: 0xbac7_efc3_61f1_457e },
         alarms: vec![(7, "NOSPACE")],
         quota_bytes: Some(2 << 30),
-    })
+    }
 }
 
 /// Every line is a comment of a family not seen before, or a sample of the last one.
@@ -127,6 +131,24 @@ fn what_etcds_own_tests_look_for_is_there_word_for_word() {
         "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"8.192\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "missing: {line}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_shown_with_the_way_out() {
+    let room = Moment { engine: EngineStats::default(), ..moment() };
+    let samples = parse(&Metrics::default().render(&room));
+    assert_eq!((samples["keygate_log_disk_full"], samples["keygate_store_disk_full"]), (0.0, 0.0));
+    for (log_disk_full, store_disk_full) in [(true, false), (false, true)] {
+        let engine = EngineStats { log_disk_full, store_disk_full, ..EngineStats::default() };
+        let text = Metrics::default().render(&Moment { engine, ..moment() });
+        let samples = parse(&text);
+        assert_eq!(samples["keygate_log_disk_full"] > 0.0, log_disk_full);
+        assert_eq!(samples["keygate_store_disk_full"] > 0.0, store_disk_full);
+        for name in ["keygate_log_disk_full", "keygate_store_disk_full"] {
+            let help = text.lines().find(|line| line.starts_with(&format!("# HELP {name} "))).unwrap();
+            assert!(help.contains("Make room on that device"), "{help}");
+        }
     }
 }
 

@@ -78,6 +78,7 @@ fn table() -> Vec<(Refusal, Code, &'static str)> {
             "keygate: host `h` leads to tenant `pay` already",
         ),
         (R::TenantSuspended, FailedPrecondition, "keygate: tenant is suspended: it can be read, not changed"),
+        (R::StoreUnavailable, Unavailable, "keygate: the store cannot be used for the moment"),
     ]
 }
 
@@ -85,7 +86,7 @@ fn tenant() -> keygate_core::TenantName {
     keygate_core::TenantName::parse("pay").unwrap()
 }
 
-const VARIANTS: usize = 56;
+const VARIANTS: usize = 57;
 
 fn position(refusal: &Refusal) -> usize {
     use Refusal as R;
@@ -146,6 +147,7 @@ fn position(refusal: &Refusal) -> usize {
         R::TooManyHosts { .. } => 53,
         R::HostTaken { .. } => 54,
         R::TenantSuspended => 55,
+        R::StoreUnavailable => 56,
     }
 }
 

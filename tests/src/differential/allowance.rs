@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use keygate_proto::etcdserverpb::{RequestOp, TxnRequest, request_op};
+use keygate_proto::etcdserverpb::{DeleteRangeRequest, RequestOp, TxnRequest, request_op::Request};
 use prost::Message;
 
 use super::{
@@ -27,7 +27,7 @@ const RULES: &[Rule] = &[
         allows: |_, oracle, subject| {
             let alarm = says(oracle, "database space exceeded") || says(oracle, "corrupt cluster");
             let size = says(oracle, "request is too large") && is_about_caller(subject);
-            size || alarm && subject.ok().is_none()
+            size || alarm && (is_about_caller(subject) || is_about_request(subject))
         },
     },
     Rule {
@@ -47,9 +47,8 @@ const RULES: &[Rule] = &[
     Rule {
         tag: "txn-siblings",
         allows: |call, oracle, subject| {
-            let nests = |op: &RequestOp| matches!(op.request, Some(request_op::Request::RequestTxn(_)));
-            let nested = matches!(call, Call::Txn(txn) if txn.success.iter().chain(&txn.failure).any(nests));
-            nested && says(subject, "duplicate key given") && !says(oracle, "duplicate key given")
+            let pair = matches!(call, Call::Txn(txn) if deletes_what_a_sibling_put(txn));
+            pair && says(subject, "duplicate key given") && !says(oracle, "duplicate key given")
         },
     },
     Rule {
@@ -93,6 +92,74 @@ fn is_about_caller(answer: &Answer) -> bool {
     ["permission denied", "user name is empty", "invalid auth token"].iter().any(|words| says(answer, words))
 }
 
+/// Texts about what stands in a request, whatever the server holds.
+fn is_about_request(answer: &Answer) -> bool {
+    const TEXTS: &[&str] = &[
+        "key is not provided",
+        "value is provided",
+        "lease is provided",
+        "invalid sort option",
+        "too many operations in txn request",
+        "duplicate key given in txn request",
+        "too large lease TTL",
+        "RangeStream does not support",
+    ];
+    TEXTS.iter().any(|words| says(answer, words))
+}
+
+/// Whether somewhere, in one branch, a nested txn deletes a key that one before it puts.
+fn deletes_what_a_sibling_put(txn: &TxnRequest) -> bool {
+    [&txn.success, &txn.failure].into_iter().any(|branch| {
+        let mut before = Writes::default();
+        branch.iter().filter_map(nested).any(|txn| {
+            let mut here = Writes::default();
+            here.add(&txn.success);
+            here.add(&txn.failure);
+            let hit = before.puts.iter().any(|key| here.deletes.iter().any(|delete| covers_key(delete, key)));
+            before.puts.append(&mut here.puts);
+            hit || deletes_what_a_sibling_put(txn)
+        })
+    })
+}
+
+fn nested(op: &RequestOp) -> Option<&TxnRequest> {
+    match &op.request {
+        Some(Request::RequestTxn(txn)) => Some(txn),
+        _ => None,
+    }
+}
+
+fn covers_key(delete: &DeleteRangeRequest, key: &[u8]) -> bool {
+    match &delete.range_end[..] {
+        b"" => delete.key == key,
+        b"\0" => key >= &delete.key[..],
+        end => key >= &delete.key[..] && key < end,
+    }
+}
+
+/// Of either branch, at any depth.
+#[derive(Default)]
+struct Writes<'a> {
+    puts: Vec<&'a [u8]>,
+    deletes: Vec<&'a DeleteRangeRequest>,
+}
+
+impl<'a> Writes<'a> {
+    fn add(&mut self, ops: &'a [RequestOp]) {
+        for op in ops {
+            match &op.request {
+                Some(Request::RequestPut(put)) => self.puts.push(&put.key),
+                Some(Request::RequestDeleteRange(delete)) => self.deletes.push(delete),
+                Some(Request::RequestTxn(txn)) => {
+                    self.add(&txn.success);
+                    self.add(&txn.failure);
+                }
+                Some(Request::RequestRange(_)) | None => {}
+            }
+        }
+    }
+}
+
 /// Of pairs that sort alike, see `normalise::settle_ties`.
 pub(super) const SORT_TIES: &str = "sort-ties";
 /// Of the scenario in which a user loses a permission while watching.
@@ -128,4 +195,80 @@ pub(super) fn closed_after_revoke(oracle: &[Item], subject: &[Item]) -> bool {
     let refused =
         |item: &Item| matches!(item, Item::Canceled { reason, .. } if reason.contains("permission denied"));
     !oracle.iter().any(refused) && subject.last().is_some_and(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keygate_proto::etcdserverpb::PutRequest;
+    use tonic::Code;
+
+    fn op(request: Request) -> RequestOp {
+        RequestOp { request: Some(request) }
+    }
+
+    fn put(key: &'static str) -> RequestOp {
+        op(Request::RequestPut(PutRequest { key: key.into(), ..PutRequest::default() }))
+    }
+
+    fn delete(key: &'static str, end: &'static str) -> RequestOp {
+        let range = DeleteRangeRequest { key: key.into(), range_end: end.into(), prev_kv: false };
+        op(Request::RequestDeleteRange(range))
+    }
+
+    fn txn(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> TxnRequest {
+        TxnRequest { compare: Vec::new(), success, failure }
+    }
+
+    fn within(success: Vec<RequestOp>) -> RequestOp {
+        op(Request::RequestTxn(txn(success, Vec::new())))
+    }
+
+    fn refused(message: &str) -> Answer {
+        Answer::Refused { code: Code::InvalidArgument, message: message.to_owned() }
+    }
+
+    fn tag(call: &Call, oracle: &str, subject: &str) -> Option<&'static str> {
+        let listed = RULES.iter().map(|rule| rule.tag.to_owned()).collect();
+        covers(&listed, call, &refused(oracle), &refused(subject))
+    }
+
+    const DUPLICATE: &str = "etcdserver: duplicate key given in txn request";
+
+    #[test]
+    fn only_a_put_before_a_siblings_delete_may_be_a_duplicate_to_us_alone() {
+        let other = "etcdserver: requested lease not found";
+        let siblings = |first, second| txn(vec![within(vec![first]), within(vec![second])], vec![]);
+        for (expected, found) in [
+            (true, siblings(put("b"), delete("b", ""))),
+            (true, siblings(put("b"), delete("a", "c"))),
+            (true, siblings(put("b"), delete("a", "\0"))),
+            (true, siblings(within(vec![put("b")]), within(vec![delete("b", "")]))),
+            (true, txn(vec![], vec![within(vec![within(vec![put("b")]), within(vec![delete("b", "")])])])),
+            (false, siblings(delete("b", ""), put("b"))),
+            (false, siblings(put("b"), delete("a", "b"))),
+            (false, siblings(put("b"), put("b"))),
+            (false, txn(vec![within(vec![put("b")]), put("b")], vec![])),
+            (false, txn(vec![within(vec![put("b")])], vec![within(vec![delete("b", "")])])),
+            (false, txn(vec![within(vec![put("b"), delete("b", "")])], vec![])),
+        ] {
+            let shown = format!("{found:?}");
+            let tag = tag(&Call::Txn(found), other, DUPLICATE);
+            assert_eq!(tag, expected.then_some("txn-siblings"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn under_an_alarm_only_the_caller_and_the_request_come_first() {
+        let call = Call::Put(PutRequest::default());
+        for alarm in ["etcdserver: mvcc: database space exceeded", "etcdserver: corrupt cluster"] {
+            for words in ["etcdserver: permission denied", "etcdserver: key is not provided", DUPLICATE] {
+                assert_eq!(tag(&call, alarm, words), Some("alarm-comes-last"), "{words}");
+            }
+            for words in ["keygate: internal failure", "etcdserver: server stopped", "etcdserver: no leader"]
+            {
+                assert_eq!(tag(&call, alarm, words), None, "{words}");
+            }
+        }
+    }
 }

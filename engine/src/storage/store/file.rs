@@ -1,13 +1,13 @@
 //! The redb file: opening it, what its super-header must say, and redb's errors in our classes.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 use redb::Database;
 
-use super::backend::StoreFile;
-use crate::storage::disk::Disk;
+use super::backend::{StoreDisk, StoreFile};
 use crate::storage::record::array;
 use crate::storage::row::TableTag;
 use crate::storage::{OpenReport, StorageError, guarded};
@@ -21,7 +21,7 @@ pub(super) enum Verify {
 }
 
 pub(super) fn open_database(
-    disk: &Arc<dyn Disk>,
+    disk: &Arc<StoreDisk>,
     path: &Path,
     cache_bytes: usize,
     verify: Verify,
@@ -80,7 +80,10 @@ pub(super) fn classify(path: &Path, doing: &'static str, error: redb::Error) -> 
         redb::Error::UpgradeRequired(found) => {
             StorageError::WrongVersion { path: path.to_owned(), found: found.into(), supported: 3 }
         }
-        redb::Error::Io(source) if source.kind() == std::io::ErrorKind::InvalidData => {
+        // Bytes that make no sense, or an end where pages should be.
+        redb::Error::Io(source)
+            if matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
             whole(source.to_string())
         }
         redb::Error::Io(source) => StorageError::io(path, doing, source),

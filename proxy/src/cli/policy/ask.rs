@@ -1,0 +1,158 @@
+//! `explain`, `can-i` and `who-can`.
+
+use std::{path::Path, sync::Arc};
+
+use keygate_policies::{
+    Asker, BundlePolicy, Explanation, Outcome, RowId,
+    bundle::{Context, RangeText, Request},
+    who_can as holders_of,
+};
+use serde_json::{Value, json};
+
+use super::{Caller, Output, Unusable, Verdict, check::outcome_name, now, read, request, row_json, say};
+
+/// What was asked, and what came of it.
+struct Answer {
+    policy: BundlePolicy,
+    request: Request,
+    explanation: Explanation,
+}
+
+fn answer(caller: &Caller) -> Result<Answer, Unusable> {
+    let request = request(&caller.request, caller.output)?;
+    let policy = BundlePolicy::compile(Arc::new(read(&caller.bundle, caller.output)?));
+    let groups: Vec<&str> = caller.group.iter().map(String::as_str).collect();
+    let asker = Asker { tenant: &caller.tenant, user: &caller.user, groups: &groups };
+    let context = Context {
+        source: caller.source,
+        now: Some(caller.at.unwrap_or_else(now)),
+        connection: caller.connection,
+    };
+    let explanation = policy.explain(&asker, &context, request.action, &request.keys);
+    Ok(Answer { policy, request, explanation })
+}
+
+fn verdict(outcome: Outcome) -> Verdict {
+    match outcome {
+        Outcome::Allow => Verdict::Fine,
+        // Not everything that was asked for.
+        Outcome::Filter | Outcome::Deny => Verdict::Found,
+    }
+}
+
+pub(super) fn can_i(caller: &Caller) -> Result<Verdict, Unusable> {
+    let answer = answer(caller)?;
+    let outcome = answer.explanation.decision.outcome;
+    match caller.output {
+        Output::Text => say(match outcome {
+            Outcome::Allow => "yes\n",
+            Outcome::Filter => "filtered\n",
+            Outcome::Deny => "no\n",
+        }),
+        Output::Json => say(&format!(
+            "{:#}\n",
+            json!({ "request": answer.request.to_string(), "outcome": outcome_name(outcome) })
+        )),
+    }
+    Ok(verdict(outcome))
+}
+
+pub(super) fn explain(caller: &Caller) -> Result<Verdict, Unusable> {
+    let answer = answer(caller)?;
+    match caller.output {
+        Output::Text => say(&explanation_text(&answer)),
+        Output::Json => say(&format!("{:#}\n", explanation_json(&answer))),
+    }
+    Ok(verdict(answer.explanation.decision.outcome))
+}
+
+fn explanation_text(Answer { policy, request, explanation }: &Answer) -> String {
+    let line =
+        |id: RowId| policy.row(id).map(|row| format!("policy.csv:{}: {row}", row.line)).unwrap_or_default();
+    let decision = explanation.decision;
+    let mut text = format!("{request}: {}\n", outcome_name(decision.outcome));
+    match decision.row {
+        Some(row) => text.push_str(&format!("decided by  {}\n", line(row))),
+        None => text.push_str("decided by  no row: what no row allows is denied\n"),
+    }
+    for row in explanation.matched.iter().filter(|row| Some(**row) != decision.row) {
+        text.push_str(&format!("matched     {}\n", line(*row)));
+    }
+    if let Some(keys) = explanation.uncovered.as_ref().filter(|_| !explanation.matched.is_empty()) {
+        text.push_str(&format!("uncovered   {}\n", RangeText(keys)));
+    }
+    for keys in &explanation.hidden {
+        text.push_str(&format!("hidden      {}\n", RangeText(keys)));
+    }
+    if let Some(nearest) = &explanation.nearest {
+        let missing: Vec<&str> = nearest.missing.iter().map(|missing| missing.name()).collect();
+        text.push_str(&format!("nearest     {} (does not fit: {})\n", line(nearest.row), missing.join(", ")));
+    }
+    let bundle = policy.bundle();
+    text.push_str(&format!("bundle      revision {}, {}\n", bundle.revision(), bundle.digest()));
+    text
+}
+
+fn explanation_json(Answer { policy, request, explanation }: &Answer) -> Value {
+    let row = |id: RowId| policy.row(id).map(row_json);
+    let nearest = explanation.nearest.as_ref().map(|nearest| {
+        let missing: Vec<&str> = nearest.missing.iter().map(|missing| missing.name()).collect();
+        json!({ "row": row(nearest.row), "missing": missing })
+    });
+    json!({
+        "request": request.to_string(),
+        "outcome": outcome_name(explanation.decision.outcome),
+        "by": explanation.decision.row.and_then(row),
+        "matched": explanation.matched.iter().filter_map(|id| row(*id)).collect::<Vec<_>>(),
+        "uncovered": explanation.uncovered.as_ref().map(|keys| RangeText(keys).to_string()),
+        "hidden": explanation.hidden.iter().map(|keys| RangeText(keys).to_string()).collect::<Vec<_>>(),
+        "nearest": nearest,
+        "revision": policy.bundle().revision(),
+        "digest": policy.bundle().digest(),
+    })
+}
+
+pub(super) fn who_can(
+    path: &Path,
+    tenant: &str,
+    words: &[String],
+    output: Output,
+) -> Result<Verdict, Unusable> {
+    let request = request(words, output)?;
+    let policy = BundlePolicy::compile(Arc::new(read(path, output)?));
+    let holders = holders_of(&policy, tenant, &request);
+    match output {
+        Output::Text => {
+            let mut text = String::new();
+            for holder in &holders {
+                let when: Vec<String> = holder.when.iter().map(ToString::to_string).collect();
+                text.push_str(&holder.who.to_string());
+                if when.iter().any(|text| !text.is_empty()) {
+                    text.push_str(&format!(" when {}", when.join(" or ")));
+                }
+                let lines: Vec<String> = holder
+                    .rows
+                    .iter()
+                    .filter_map(|id| policy.row(*id))
+                    .map(|row| row.line.to_string())
+                    .collect();
+                text.push_str(&format!("  (policy.csv:{})\n", lines.join(",")));
+            }
+            say(&text);
+        }
+        Output::Json => {
+            let all: Vec<Value> = holders
+                .iter()
+                .map(|holder| {
+                    json!({
+                        "who": holder.who.to_string(),
+                        "when": holder.when.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                        "by": holder.rows.iter().filter_map(|id| policy.row(*id)).map(row_json).collect::<Vec<_>>(),
+                    })
+                })
+                .collect();
+            say(&format!("{:#}\n", json!({ "request": request.to_string(), "tenant": tenant, "who": all })));
+        }
+    }
+    Ok(if holders.is_empty() { Verdict::Found } else { Verdict::Fine })
+}

@@ -1,0 +1,230 @@
+//! `keygate policy …`: policy bundles on an operator's machine and in CI, without a server.
+//!
+//! Exit codes of all: 0 fine, 1 findings, failures, differences or a denial, 2 nothing could be said because
+//! the input is unusable. A bundle is a folder or a tar; `docs/policy.md` is the guide.
+
+mod ask;
+mod check;
+mod compare;
+mod seal;
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Subcommand};
+use keygate_policies::bundle::{Bundle, Connection, Files, Finding, Instant, Request, Row, Severity};
+use serde_json::{Value, json};
+
+use super::{Output, UNUSABLE, say};
+
+/// Something was found, or the answer is no.
+const FOUND: u8 = 1;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Say everything that is wrong with a bundle or looks wrong
+    Lint {
+        bundle: PathBuf,
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Run the tests of a bundle, and name the rows that no test needs
+    Test {
+        bundle: PathBuf,
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Say who gains and loses what from one bundle to another
+    Diff {
+        old: PathBuf,
+        new: PathBuf,
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Say why a request is allowed or denied, and which row comes nearest to allowing it
+    Explain {
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// Say whether a request is allowed
+    #[command(name = "can-i")]
+    CanI {
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// Say who may do something, and when
+    #[command(name = "who-can")]
+    WhoCan {
+        /// A folder or tar
+        #[arg(long, value_name = "PATH")]
+        bundle: PathBuf,
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+        /// Such as `put /a/b`, `range '[/a/, /a0)'`, `get '/a/*'` or `compact`
+        #[arg(required = true, num_args = 1.., value_name = "REQUEST")]
+        request: Vec<String>,
+    },
+    /// Write the digests of a folder's files to its manifest.json
+    Digest {
+        folder: PathBuf,
+        /// The bundle's revision; without it that of the present manifest, or 1
+        #[arg(long)]
+        revision: Option<u64>,
+    },
+    /// Sign a folder's manifest.json: a line in its SIGNATURES
+    Sign {
+        folder: PathBuf,
+        /// An Ed25519 private key, PEM, as `openssl genpkey -algorithm ed25519` makes it
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Say whether a bundle is signed by the keys that are trusted
+    Verify {
+        bundle: PathBuf,
+        /// An Ed25519 public key, PEM; may be repeated
+        #[arg(long, value_name = "FILE", required = true)]
+        key: Vec<PathBuf>,
+        /// So many of the keys must have signed; without it all of them
+        #[arg(long, value_name = "N")]
+        need: Option<usize>,
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+}
+
+/// Who asks for what, and how.
+#[derive(Debug, Args)]
+pub(super) struct Caller {
+    /// A folder or tar
+    #[arg(long, value_name = "PATH")]
+    bundle: PathBuf,
+    #[arg(long, default_value = "default")]
+    tenant: String,
+    #[arg(long)]
+    user: String,
+    /// May be repeated
+    #[arg(long)]
+    group: Vec<String>,
+    /// The client's address; without it rows with such a condition do not allow, and deny
+    #[arg(long, value_name = "ADDRESS")]
+    source: Option<IpAddr>,
+    /// RFC 3339; without it now
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    at: Option<Instant>,
+    /// `plain`, `tls` or `mtls`; without it rows with such a condition do not allow, and deny
+    #[arg(long, value_parser = connection)]
+    connection: Option<Connection>,
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// Such as `put /a/b`, `range '[/a/, /a0)'`, `get '/a/*'` or `compact`
+    #[arg(required = true, num_args = 1.., value_name = "REQUEST")]
+    request: Vec<String>,
+}
+
+fn instant(text: &str) -> Result<Instant, String> {
+    text.parse().map_err(|()| "accepted: `YYYY-MM-DDTHH:MM:SSZ`, or with `+HH:MM` for `Z`".to_owned())
+}
+
+fn connection(text: &str) -> Result<Connection, String> {
+    Connection::from_name(text).ok_or_else(|| "accepted: `plain`, `tls`, `mtls`".to_owned())
+}
+
+pub(super) fn run(command: PolicyCommand) -> ExitCode {
+    let done = match command {
+        PolicyCommand::Lint { bundle, output } => check::lint(&bundle, output),
+        PolicyCommand::Test { bundle, output } => check::test(&bundle, output),
+        PolicyCommand::Diff { old, new, output } => compare::diff(&old, &new, output),
+        PolicyCommand::Explain { caller } => ask::explain(&caller),
+        PolicyCommand::CanI { caller } => ask::can_i(&caller),
+        PolicyCommand::WhoCan { bundle, tenant, output, request } => {
+            ask::who_can(&bundle, &tenant, &request, output)
+        }
+        PolicyCommand::Digest { folder, revision } => seal::digest(&folder, revision),
+        PolicyCommand::Sign { folder, key } => seal::sign(&folder, &key),
+        PolicyCommand::Verify { bundle, key, need, output } => seal::verify(&bundle, &key, need, output),
+    };
+    match done {
+        Ok(Verdict::Fine) => ExitCode::SUCCESS,
+        Ok(Verdict::Found) => ExitCode::from(FOUND),
+        Err(Unusable { output, findings, message }) => {
+            match output {
+                Output::Text => {
+                    findings.iter().for_each(|found| eprintln!("{found}"));
+                    eprintln!("keygate: {message}");
+                }
+                Output::Json => {
+                    let findings: Vec<Value> = findings.iter().map(finding_json).collect();
+                    say(&format!("{:#}\n", json!({ "ok": false, "error": message, "findings": findings })));
+                }
+            }
+            ExitCode::from(UNUSABLE)
+        }
+    }
+}
+
+/// What a command came to.
+enum Verdict {
+    Fine,
+    Found,
+}
+
+/// Why a command could say nothing.
+struct Unusable {
+    output: Output,
+    findings: Vec<Finding>,
+    message: String,
+}
+
+fn unusable(output: Output, message: impl ToString) -> Unusable {
+    Unusable { output, findings: Vec::new(), message: message.to_string() }
+}
+
+fn open(path: &Path, output: Output) -> Result<Files, Unusable> {
+    Files::open(path).map_err(|error| unusable(output, error))
+}
+
+fn read(path: &Path, output: Output) -> Result<Bundle, Unusable> {
+    usable(&open(path, output)?, path, output)
+}
+
+fn usable(files: &Files, path: &Path, output: Output) -> Result<Bundle, Unusable> {
+    Bundle::read(files).map_err(|findings| Unusable {
+        output,
+        message: format!("`{}` is no usable bundle ({} found)", path.display(), findings.len()),
+        findings,
+    })
+}
+
+fn request(words: &[String], output: Output) -> Result<Request, Unusable> {
+    words.join(" ").parse().map_err(|error| unusable(output, error))
+}
+
+fn finding_json(found: &Finding) -> Value {
+    json!({
+        "file": found.file,
+        "line": found.line,
+        "column": found.column,
+        "severity": match found.severity() {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        },
+        "rule": found.rule.name(),
+        "message": found.message,
+        "accepted": found.accepted,
+    })
+}
+
+fn row_json(row: &Row) -> Value {
+    json!({ "file": "policy.csv", "line": row.line, "row": row.to_string() })
+}
+
+/// The wall clock; the only place here that looks at it.
+fn now() -> Instant {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Instant(since.ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0))
+}
