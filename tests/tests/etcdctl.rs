@@ -348,7 +348,8 @@ fn etcdctl_watch_prints_past_and_live_events() {
             ["PUT", "w/1", "past", "w/1", "live", "DELETE", "w/1", "live", "w/1"],
             "{version:?}"
         );
-        watch.kill().ok();
+        // `timeout` hands SIGTERM on; SIGKILL would leave etcdctl behind, holding our output open.
+        Command::new("kill").args(["-TERM", &watch.id().to_string()]).status().expect("end etcdctl");
         watch.wait().ok();
     }
 }
