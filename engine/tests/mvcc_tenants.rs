@@ -105,6 +105,27 @@ fn a_tenant_begins_as_a_whole_etcd_with_a_root_of_its_own() {
     }
 }
 
+/// `etcdctl auth status` told a tenant's root another revision than an etcd that was set up by hand.
+#[test]
+fn a_tenant_counts_its_auth_revision_as_if_root_had_been_made_by_hand() {
+    let mut m = Machine::new();
+    let pay = made(&mut m, create("pay"));
+    let root = || ROOT.to_owned();
+    for operation in [
+        Operation::UserAdd(UserAdd { name: root(), credential: Credential::NoPassword }),
+        Operation::RoleAdd { name: root() },
+        Operation::UserGrantRole { user: root(), role: root() },
+        Operation::AuthEnable,
+    ] {
+        platform(&mut m, operation).unwrap();
+    }
+    let by_hand = m.space().auth().revision;
+    m.keyspace = pay;
+    assert_eq!(m.space().auth().revision, by_hand);
+    m.reload(u64::MAX);
+    assert_eq!(m.space().auth().revision, by_hand);
+}
+
 #[test]
 fn names_and_hosts_are_of_one_tenant_each() {
     let mut m = Machine::new();

@@ -1,5 +1,5 @@
 //! Stock etcdctl, three versions of it, against Keygate and against etcd 3.7.1: the same script,
-//! the same words on the terminal.
+//! the same words on the terminal, for the users of a tenant too.
 //!
 //! Each line of a script is a command. `%LEASE%` stands for the lease that the last `lease grant`
 //! printed. What differs by nature (ids, terms, sizes, ports) is replaced before comparing.
@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use keygate_proto::admin::TenantCreateRequest;
 use keygate_tests::harness::{
     Endpoint, Plan, Program, Protection, Server,
     peers::{Peer, skip},
@@ -30,11 +31,26 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 const VERSIONS: [Peer; 3] = [Peer::Etcdctl34, Peer::Etcdctl35, Peer::Etcdctl37];
 
+/// What the root of a tenant may not do, since it is the platform's: it would touch the data of all
+/// tenants. See `tenant-login` in docs/differences.md. `alarm disarm` asks first which alarms there are, and
+/// with none that is all; no etcdctl asks for `hash`.
+const PLATFORM: [&str; 1] = ["defrag"];
+
+/// How clients reach the servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Whole(Protection),
+    /// Over TLS with a password, as the root of a tenant of Keygate.
+    Tenant,
+}
+
 /// One etcdctl, one server.
 struct Terminal {
     program: PathBuf,
     endpoint: Endpoint,
-    protection: Protection,
+    /// As `--user` takes it, unless the command names somebody.
+    login: Option<String>,
+    presents_certificate: bool,
     lease: String,
 }
 
@@ -47,23 +63,58 @@ struct Printed {
     stderr: String,
 }
 
+impl Mode {
+    fn protection(self) -> Protection {
+        match self {
+            Mode::Whole(protection) => protection,
+            Mode::Tenant => Protection::Password,
+        }
+    }
+}
+
 impl Terminal {
+    /// As the root of the whole server.
+    fn of_root(program: &Path, server: &Server, protection: Protection) -> Terminal {
+        let endpoint = server.endpoint.clone();
+        let password = endpoint.root_password.as_ref().filter(|_| protection == Protection::Password);
+        Terminal {
+            program: program.to_owned(),
+            login: password.map(|password| format!("root:{password}")),
+            presents_certificate: protection == Protection::Certificate,
+            lease: String::new(),
+            endpoint,
+        }
+    }
+
+    /// As the root of a tenant that is made for it.
+    fn of_tenant(program: &Path, server: &Server) -> Terminal {
+        let (name, password) = ("pay", "of the tenant's root");
+        RUNTIME.block_on(async {
+            let root = server.root().await.expect("log in as the platform's root");
+            for other in ["shop", name] {
+                let (name, password) = (other.to_owned(), password.to_owned());
+                let create = TenantCreateRequest { name, password, ..Default::default() };
+                root.tenants().create(create).await.expect("create a tenant");
+            }
+        });
+        let login = Some(format!("root@{name}:{password}"));
+        Terminal { login, ..Terminal::of_root(program, server, Protection::Password) }
+    }
+
     fn command(&self, line: &str) -> Command {
         let mut command = Command::new("timeout");
         command.arg(PATIENCE.as_secs().to_string()).arg(&self.program);
         command.env("ETCDCTL_API", "3").args(["--endpoints", &self.endpoint.url]);
         if let Some(tls) = &self.endpoint.tls {
             command.arg("--cacert").arg(&tls.ca);
-            if self.protection == Protection::Certificate {
+            if self.presents_certificate {
                 command.arg("--cert").arg(&tls.certificate).arg("--key").arg(&tls.key);
             }
         }
         let words = words(line, &self.lease);
         let names_a_user = words.iter().any(|word| word == "--user");
-        if let (Protection::Password, Some(password), false) =
-            (self.protection, &self.endpoint.root_password, names_a_user)
-        {
-            command.args(["--user", &format!("root:{password}")]);
+        if let (Some(login), false) = (&self.login, names_a_user) {
+            command.args(["--user", login]);
         }
         command.args(words);
         command
@@ -167,20 +218,8 @@ struct Comparison {
 }
 
 /// Runs `script` on both servers, two etcdctl at a time.
-fn compare(
-    version: Peer,
-    program: &Path,
-    servers: &[Server; 2],
-    protection: Protection,
-    script: &str,
-) -> Comparison {
-    let terminal = |server: &Server| Terminal {
-        program: program.to_owned(),
-        endpoint: server.endpoint.clone(),
-        protection,
-        lease: String::new(),
-    };
-    let (mut oracle, mut subject) = (terminal(&servers[0]), terminal(&servers[1]));
+fn compare(version: Peer, mode: Mode, terminals: &mut [Terminal; 2], script: &str) -> Comparison {
+    let [oracle, subject] = terminals;
     let Comparison { mut compared, mut differences } = Comparison::default();
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (theirs, ours) = std::thread::scope(|scope| {
@@ -189,13 +228,16 @@ fn compare(
             (theirs.join().expect("no panic in run"), ours)
         });
         compared += 1;
-        if is_old_authority(version, protection, line) {
+        if mode == Mode::Tenant && PLATFORM.contains(&line) {
+            let refused = format!("{ours:?}").contains("etcdserver: permission denied");
+            assert!(refused && theirs.status == Some(0), "`{line}` as a tenant's root: {ours:?}");
+        } else if is_old_authority(version, mode.protection(), line) {
             // `old-authority` in docs/differences.md. It must show, or the entry is out of date.
             let refused = format!("{ours:?}").contains("PROTOCOL_ERROR");
             assert!(refused, "docs/differences.md says that `{line}` fails with etcdctl 3.4 in the clear");
         } else if theirs != ours {
             differences.push_str(&format!(
-                "{version:?} {protection:?}: {line}\n  etcd:    {theirs:?}\n  Keygate: {ours:?}\n"
+                "{version:?} {mode:?}: {line}\n  etcd:    {theirs:?}\n  Keygate: {ours:?}\n"
             ));
         }
     }
@@ -222,17 +264,23 @@ fn start(program: Program, protection: Protection) -> Server {
 }
 
 /// All scripts that a version and a protection allow, each version on fresh servers.
-fn run_all(test: &str, protection: Protection) {
+fn run_all(test: &str, mode: Mode) {
     if Peer::Etcd.or_skip(test).is_none() {
         return;
     }
     // `KEYGATE_ETCDCTL_ORACLE_TWICE=1` compares etcd with itself: a check of the scripts.
     let itself = std::env::var_os("KEYGATE_ETCDCTL_ORACLE_TWICE").is_some();
     let subject = if itself { Program::Etcd } else { Program::Keygate };
+    let protection = mode.protection();
     let mut differences = String::new();
     for version in VERSIONS {
         let Some(program) = version.or_skip(test) else { continue };
         let servers = [start(Program::Etcd, protection), start(subject, protection)];
+        let mut terminals =
+            [&servers[0], &servers[1]].map(|server| Terminal::of_root(&program, server, protection));
+        if mode == Mode::Tenant {
+            terminals[1] = Terminal::of_tenant(&program, &servers[1]);
+        }
         // Hashes come before leases, whose ids are part of them.
         let mut scripts = match version {
             Peer::Etcdctl34 => vec![KV, OPERATOR, LEASES, AUTH],
@@ -243,11 +291,11 @@ fn run_all(test: &str, protection: Protection) {
         }
         let mut compared = 0;
         for script in scripts {
-            let comparison = compare(version, &program, &servers, protection, script);
+            let comparison = compare(version, mode, &mut terminals, script);
             compared += comparison.compared;
             differences.push_str(&comparison.differences);
         }
-        println!("{version:?} {protection:?}: {compared} commands compared");
+        println!("{version:?} {mode:?}: {compared} commands compared");
         assert!(compared >= 100, "only {compared} commands were compared");
     }
     assert!(differences.is_empty(), "\n{differences}");
@@ -255,17 +303,22 @@ fn run_all(test: &str, protection: Protection) {
 
 #[test]
 fn etcdctl_works_as_on_etcd_in_the_plain_mode() {
-    run_all("etcdctl_works_as_on_etcd_in_the_plain_mode", Protection::Plain);
+    run_all("etcdctl_works_as_on_etcd_in_the_plain_mode", Mode::Whole(Protection::Plain));
 }
 
 #[test]
 fn etcdctl_works_as_on_etcd_over_tls_with_a_password() {
-    run_all("etcdctl_works_as_on_etcd_over_tls_with_a_password", Protection::Password);
+    run_all("etcdctl_works_as_on_etcd_over_tls_with_a_password", Mode::Whole(Protection::Password));
 }
 
 #[test]
 fn etcdctl_works_as_on_etcd_over_tls_with_a_certificate() {
-    run_all("etcdctl_works_as_on_etcd_over_tls_with_a_certificate", Protection::Certificate);
+    run_all("etcdctl_works_as_on_etcd_over_tls_with_a_certificate", Mode::Whole(Protection::Certificate));
+}
+
+#[test]
+fn etcdctl_works_in_a_tenant_as_on_an_etcd_of_its_own() {
+    run_all("etcdctl_works_in_a_tenant_as_on_an_etcd_of_its_own", Mode::Tenant);
 }
 
 /// A watch prints what happens while it is open, from the past and live.
@@ -275,9 +328,7 @@ fn etcdctl_watch_prints_past_and_live_events() {
     for version in VERSIONS {
         let Some(program) = version.or_skip(test) else { continue };
         let server = start(Program::Keygate, Protection::Password);
-        let endpoint = server.endpoint.clone();
-        let mut terminal =
-            Terminal { program, endpoint, protection: Protection::Password, lease: String::new() };
+        let mut terminal = Terminal::of_root(&program, &server, Protection::Password);
         terminal.run("put w/1 past");
         let mut watch = terminal
             .command("watch --prefix w/ --rev 1 --prev-kv")
@@ -311,8 +362,7 @@ fn etcdctl_check_perf_passes() {
     }
     let Some(program) = Peer::Etcdctl37.or_skip(test) else { return };
     let server = start(Program::Keygate, Protection::Password);
-    let endpoint = server.endpoint.clone();
-    let mut terminal = Terminal { program, endpoint, protection: Protection::Password, lease: String::new() };
+    let mut terminal = Terminal::of_root(&program, &server, Protection::Password);
     let printed = terminal.run("check perf --load s");
     assert!(printed.stdout.contains("PASS"), "{printed:?}");
 }

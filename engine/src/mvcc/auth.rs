@@ -53,18 +53,22 @@ impl Keyspace {
         }))
     }
 
-    /// What a new tenant begins with: a root of its own, and auth on.
+    /// What a new tenant begins with: a root of its own, and auth on. Counted as in an etcd whose operator
+    /// has just done the same by hand, since clients see the auth revision.
     pub(super) fn found(
         &mut self,
         root: &Credential,
         compile: &dyn Compile,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
-        self.role_add(ROOT, effects)?;
-        self.user_add(&UserAdd { name: ROOT.to_owned(), credential: root.clone() }, effects)?;
-        self.user_grant_role(ROOT, ROOT, effects)?;
-        self.auth.enabled = true;
-        self.bump(Bump::Both, compile, effects);
+        let added = self.role_add(ROOT, effects)?;
+        self.bump(added, compile, effects);
+        let added = self.user_add(&UserAdd { name: ROOT.to_owned(), credential: root.clone() }, effects)?;
+        self.bump(added, compile, effects);
+        let granted = self.user_grant_role(ROOT, ROOT, effects)?;
+        self.bump(granted, compile, effects);
+        let enabled = self.auth_enable()?;
+        self.bump(enabled, compile, effects);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ import (
 	"log"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -29,12 +30,14 @@ type session struct {
 	relay    *relay
 	config   clientv3.Config
 	password string
+	// tenant is "@" and the name of the user's tenant, or empty.
+	tenant string
 }
 
 func main() {
 	endpoint := flag.String("endpoint", "", "URL of the server")
 	ca := flag.String("cacert", "", "PEM file of the authority that signed the server's certificate")
-	user := flag.String("user", "", "name, when auth is on")
+	user := flag.String("user", "", "name, or name@tenant, when auth is on")
 	passwordFile := flag.String("password-file", "", "file with the user's password")
 	flag.Parse()
 	if err := run(*endpoint, *ca, *user, *passwordFile); err != nil {
@@ -81,6 +84,9 @@ func run(endpoint, ca, user, passwordFile string) error {
 	}
 	defer client.Close()
 	s := &session{client: client, relay: relay, config: config, password: config.Password}
+	if at := strings.LastIndex(user, "@"); at >= 0 {
+		s.tenant = user[at:]
+	}
 	for _, scenario := range scenarios {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		began := time.Now()

@@ -350,7 +350,7 @@ func auth(ctx context.Context, s *session) (string, error) {
 
 func asGopher(ctx context.Context, s *session) error {
 	config := s.config
-	config.Username, config.Password = "gopher", "burrow"
+	config.Username, config.Password = "gopher"+s.tenant, "burrow"
 	gopher, err := clientv3.New(config)
 	if err != nil {
 		return err

@@ -45,18 +45,37 @@ pub struct Contest {
 
 /// Runs the contest to its end or until the differences are hopeless.
 pub async fn run(contest: Contest) -> Result<Report> {
+    let length = Length { seed: contest.seed, operations: contest.operations, segment: contest.segment };
     let contest = Arc::new(contest);
+    in_segments(length, |seed| {
+        let contest = Arc::clone(&contest);
+        async move { segment(&contest, seed).await }
+    })
+    .await
+}
+
+/// How much of a contest there is, see [`Contest`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Length {
+    pub(super) seed: u64,
+    pub(super) operations: usize,
+    pub(super) segment: usize,
+}
+
+/// Runs segments, each of the next seed, until there are enough operations or the differences are hopeless.
+pub(super) async fn in_segments<F>(length: Length, segment: impl Fn(u64) -> F) -> Result<Report>
+where
+    F: Future<Output = Result<Report>> + Send + 'static,
+{
     let mut report = Report::default();
     let mut running = JoinSet::new();
-    let mut seed = contest.seed;
+    let mut seed = length.seed;
     loop {
         // A segment in which a documented difference changed the state ends early; more follow.
-        let promised = report.operations + running.len() * contest.segment;
-        if promised < contest.operations && running.len() < SEGMENTS_AT_ONCE && !report.is_hopeless() {
-            let (contest, this) = (Arc::clone(&contest), seed);
-            let segment =
-                async move { segment(&contest, this).await.with_context(|| format!("seed {this}")) };
-            running.spawn(Box::pin(segment));
+        let promised = report.operations + running.len() * length.segment;
+        if promised < length.operations && running.len() < SEGMENTS_AT_ONCE && !report.is_hopeless() {
+            let (this, segment) = (seed, segment(seed));
+            running.spawn(Box::pin(async move { segment.await.with_context(|| format!("seed {this}")) }));
             seed += 1;
         } else if let Some(segment) = running.join_next().await {
             report.merge(segment??);
@@ -68,30 +87,9 @@ pub async fn run(contest: Contest) -> Result<Report> {
 }
 
 async fn segment(contest: &Contest, seed: u64) -> Result<Report> {
-    let mut arena = Arena {
-        oracle: Side::start(contest.oracle, None).await?,
-        subject: Side::start(contest.subject, contest.tamper).await?,
-        generator: Generator::new(seed),
-        report: Report::default(),
-        listed: &contest.documented,
-        seed,
-        diverged: false,
-        last_refusal: String::new(),
-    };
-    while arena.report.operations < contest.segment && !arena.diverged {
-        let step = arena.generator.next();
-        arena.step(step).await?;
-    }
-    while let (false, Some(step)) = (arena.diverged, arena.generator.queued()) {
-        arena.step(step).await?;
-    }
-    if !arena.diverged {
-        arena.step(Step::Barrier).await?;
-        arena.step(Step::CloseStreams).await?;
-        scenario::leases_expire(&mut arena).await?;
-        scenario::permission_is_revoked_under_a_watch(&mut arena).await?;
-    }
-    Ok(arena.report)
+    let oracle = Side::start(contest.oracle, None).await?;
+    let subject = Side::start(contest.subject, contest.tamper).await?;
+    Arena::new(oracle, subject, seed, &contest.documented).play(contest.segment).await
 }
 
 /// Two servers and what is known about them.
@@ -108,7 +106,38 @@ pub(super) struct Arena<'a> {
     last_refusal: String,
 }
 
-impl Arena<'_> {
+impl<'a> Arena<'a> {
+    pub(super) fn new(oracle: Side, subject: Side, seed: u64, listed: &'a BTreeSet<String>) -> Arena<'a> {
+        Arena {
+            oracle,
+            subject,
+            generator: Generator::new(seed),
+            report: Report::default(),
+            listed,
+            seed,
+            diverged: false,
+            last_refusal: String::new(),
+        }
+    }
+
+    /// At least so many operations, then what is still to be seen, then the short stories.
+    pub(super) async fn play(mut self, operations: usize) -> Result<Report> {
+        while self.report.operations < operations && !self.diverged {
+            let step = self.generator.next();
+            self.step(step).await?;
+        }
+        while let (false, Some(step)) = (self.diverged, self.generator.queued()) {
+            self.step(step).await?;
+        }
+        if !self.diverged {
+            self.step(Step::Barrier).await?;
+            self.step(Step::CloseStreams).await?;
+            scenario::leases_expire(&mut self).await?;
+            scenario::permission_is_revoked_under_a_watch(&mut self).await?;
+        }
+        Ok(self.report)
+    }
+
     pub(super) async fn step(&mut self, step: Step) -> Result<()> {
         match step {
             Step::Call { caller, call } => self.call(caller, *call).await.map(drop),

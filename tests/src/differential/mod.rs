@@ -11,6 +11,7 @@ mod allowance;
 mod call;
 mod driver;
 mod generate;
+mod neighbours;
 mod normalise;
 mod report;
 mod scenario;
@@ -19,5 +20,6 @@ mod watch;
 
 pub use allowance::documented;
 pub use driver::{Contest, run};
+pub use neighbours::{Neighbourhood, NeighboursReport, run_beside_neighbours};
 pub use report::Report;
 pub use side::Tamper;

@@ -9,7 +9,7 @@ use response_op::Response;
 
 use super::{
     call::{Answer, Call, Reply},
-    side::Side,
+    side::{Other, Side},
 };
 
 /// Stands for "the member itself" in a drawn call and in a normalised answer.
@@ -49,6 +49,7 @@ fn txn_request(txn: &mut TxnRequest, lease: &impl Fn(&mut i64)) {
 pub(super) fn answer(answer: &mut Answer, side: &Side) {
     let Answer::Ok(reply) = answer else { return };
     let back = Back::of(side);
+    let loose = side.other == Other::AnotherProgram;
     if let Some(header) = reply.header() {
         back.header(header);
     }
@@ -64,7 +65,9 @@ pub(super) fn answer(answer: &mut Answer, side: &Side) {
                 left.ttl = left.granted_ttl;
             }
             // etcd lists them in no order.
-            left.keys.sort();
+            if loose {
+                left.keys.sort();
+            }
         }
         Reply::KeepAlive(renewed) => back.lease(&mut renewed.id),
         Reply::Leases(list) => list.leases.iter_mut().for_each(|lease| back.lease(&mut lease.id)),
@@ -75,9 +78,11 @@ pub(super) fn answer(answer: &mut Answer, side: &Side) {
         Reply::Alarm(alarm) => alarm.alarms.iter_mut().for_each(|alarm| back.member(&mut alarm.member_id)),
         Reply::Status(status) => {
             back.member(&mut status.leader);
-            // Sizes and the index depend on the format; that they are there does not.
-            status.db_size = status.db_size.signum();
-            status.db_size_in_use = status.db_size_in_use.signum();
+            // Sizes depend on the format; that they are there does not.
+            if loose {
+                status.db_size = status.db_size.signum();
+                status.db_size_in_use = status.db_size_in_use.signum();
+            }
             status.raft_index = status.raft_index.min(1);
             status.raft_applied_index = status.raft_applied_index.min(1);
             status.raft_term = status.raft_term.min(1);
@@ -87,7 +92,9 @@ pub(super) fn answer(answer: &mut Answer, side: &Side) {
         // Over a server's own file format.
         Reply::Hash(hash) => hash.hash = 0,
         // etcd sorts by key alone, and not stably.
-        Reply::RoleGet(role) => role.perm.sort_by(|a, b| (&a.key, &a.range_end).cmp(&(&b.key, &b.range_end))),
+        Reply::RoleGet(role) if loose => {
+            role.perm.sort_by(|a, b| (&a.key, &a.range_end).cmp(&(&b.key, &b.range_end)))
+        }
         Reply::Authenticate(login) => login.token = "a token".to_owned(),
         _ => {}
     }

@@ -1,6 +1,6 @@
 //! One of the two servers, as the differential sees it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Result;
 use keygate_proto::etcdserverpb::StatusRequest;
@@ -23,32 +23,56 @@ pub enum Tamper {
     Text,
     /// Every hundredth watch event is swallowed.
     Event,
+    /// Every hundredth header is of a later revision.
+    Revision,
+    /// Every status tells of one byte more.
+    Size,
 }
 
 /// A server, its connection and what the contest has learned about its ids.
 pub(super) struct Side {
-    pub(super) server: Server,
+    pub(super) server: Arc<Server>,
     connection: Client,
     tokens: Vec<Option<String>>,
     pub(super) streams: Streams,
     pub(super) member: u64,
     /// Lease ids of the oracle to this side's, where servers picked them.
     pub(super) leases: HashMap<i64, i64>,
+    pub(super) other: Other,
     tamper: Option<Tamper>,
     lies: usize,
+}
+
+/// What this side is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Other {
+    /// Sizes and orders that etcd does not promise may be other ones.
+    AnotherProgram,
+    SameProgram,
 }
 
 impl Side {
     pub(super) async fn start(program: Program, tamper: Option<Tamper>) -> Result<Side> {
         // Cheap password digests: the digest is not the subject and a user changes often.
         let plan = Plan::new(program, Protection::Plain).flags(&["--bcrypt-cost", "4"]).in_memory();
-        let server = Server::start(plan).await?;
+        let server = Arc::new(Server::start(plan).await?);
         let connection = server.root().await?;
+        Side::on(server, connection, Other::AnotherProgram, tamper).await
+    }
+
+    /// A side that is one of several on `server`, reached by `connection`.
+    pub(super) async fn on(
+        server: Arc<Server>,
+        connection: Client,
+        other: Other,
+        tamper: Option<Tamper>,
+    ) -> Result<Side> {
         let status = connection.maintenance().status(StatusRequest {}).await?.into_inner();
         let member = status.header.map_or(0, |header| header.member_id);
         let streams = Streams::new(tamper == Some(Tamper::Event));
         let tokens = vec![None; USERS.len()];
-        Ok(Side { server, connection, tokens, streams, member, leases: HashMap::new(), tamper, lies: 0 })
+        let leases = HashMap::new();
+        Ok(Side { server, connection, tokens, streams, member, leases, other, tamper, lies: 0 })
     }
 
     pub(super) fn client(&self, caller: Caller) -> Client {
@@ -94,6 +118,18 @@ impl Side {
                 if *code != Code::Ok && lie_is_due(&mut self.lies) =>
             {
                 message.push('.');
+            }
+            (Some(Tamper::Revision), Answer::Ok(reply)) => {
+                if let Some(header) = reply.header()
+                    && lie_is_due(&mut self.lies)
+                {
+                    header.revision += 1;
+                }
+            }
+            (Some(Tamper::Size), Answer::Ok(reply)) => {
+                if let Reply::Status(status) = &mut **reply {
+                    status.db_size += 1;
+                }
             }
             _ => {}
         }

@@ -1,5 +1,5 @@
 //! A throw-away CA with a server and a client certificate, for etcd's TLS modes. Keygate makes
-//! its own on first start.
+//! its own on first start, unless it is called as etcd.
 
 use std::{fs, path::Path};
 
@@ -22,7 +22,7 @@ pub(super) fn write(directory: &Path) -> Result<TlsFiles> {
     let ca_certificate = ca.self_signed(&ca_key)?;
     let issuer = Issuer::from_params(&ca, &ca_key);
 
-    let mut server = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+    let mut server = CertificateParams::new(["localhost", "127.0.0.1", "*.tenants.test"].map(str::to_owned))?;
     server.distinguished_name.push(DnType::CommonName, "server");
     // etcd also dials itself with this certificate, so it is a client's too.
     server.extended_key_usages =

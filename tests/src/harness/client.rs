@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
+use keygate_proto::admin::tenants_client::TenantsClient;
 use keygate_proto::etcdserverpb::{
     AuthenticateRequest, auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
     lease_client::LeaseClient, maintenance_client::MaintenanceClient, watch_client::WatchClient,
@@ -26,6 +27,15 @@ pub struct Client {
     bearer: Bearer,
 }
 
+/// What a client says of itself in the TLS handshake.
+enum Shows<'a> {
+    Nothing,
+    /// The endpoint's root certificate.
+    Certificate,
+    /// The name of the host that it wants.
+    Host(&'a str),
+}
+
 /// Adds `token` to a call's metadata, as etcd's own clients do.
 #[derive(Clone, Default)]
 pub struct Bearer(Option<MetadataValue<Ascii>>);
@@ -33,22 +43,32 @@ pub struct Bearer(Option<MetadataValue<Ascii>>);
 impl Client {
     /// Connects without a client certificate.
     pub async fn connect(endpoint: &Endpoint) -> Result<Client> {
-        Client::dial(endpoint, false).await
+        Client::dial(endpoint, Shows::Nothing).await
+    }
+
+    /// Connects and asks for `host` in the TLS handshake.
+    pub async fn connect_to_host(endpoint: &Endpoint, host: &str) -> Result<Client> {
+        Client::dial(endpoint, Shows::Host(host)).await
     }
 
     /// Connects with the endpoint's root certificate.
     pub async fn connect_with_certificate(endpoint: &Endpoint) -> Result<Client> {
-        Client::dial(endpoint, true).await
+        Client::dial(endpoint, Shows::Certificate).await
     }
 
-    async fn dial(endpoint: &Endpoint, present_certificate: bool) -> Result<Client> {
+    async fn dial(endpoint: &Endpoint, shows: Shows<'_>) -> Result<Client> {
         let mut target = Channel::from_shared(endpoint.url.clone())?
             .connect_timeout(Duration::from_secs(5))
             .tcp_nodelay(true);
         if let Some(files) = &endpoint.tls {
             let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(fs::read(&files.ca)?));
-            if present_certificate {
-                tls = tls.identity(Identity::from_pem(fs::read(&files.certificate)?, fs::read(&files.key)?));
+            match shows {
+                Shows::Nothing => {}
+                Shows::Certificate => {
+                    let (certificate, key) = (fs::read(&files.certificate)?, fs::read(&files.key)?);
+                    tls = tls.identity(Identity::from_pem(certificate, key));
+                }
+                Shows::Host(host) => tls = tls.domain_name(host),
             }
             target = target.tls_config(tls)?;
         }
@@ -91,6 +111,10 @@ impl Client {
 
     pub fn cluster(&self) -> ClusterClient<Wire> {
         ClusterClient::new(self.wire())
+    }
+
+    pub fn tenants(&self) -> TenantsClient<Wire> {
+        TenantsClient::new(self.wire())
     }
 
     pub fn maintenance(&self) -> MaintenanceClient<Wire> {

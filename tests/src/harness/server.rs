@@ -40,10 +40,22 @@ pub enum Program {
 pub enum Protection {
     /// HTTP and no auth. Keygate is then called as `etcd`.
     Plain,
+    /// TLS and no auth; the certificate is good for the hosts of `tenants.test` too. Keygate is then called as
+    /// `etcd`.
+    Open,
     /// TLS, auth on, a user shows a password.
     Password,
     /// TLS, auth on, a user shows a certificate.
     Certificate,
+}
+
+impl Protection {
+    fn has_auth(self) -> bool {
+        match self {
+            Protection::Plain | Protection::Open => false,
+            Protection::Password | Protection::Certificate => true,
+        }
+    }
 }
 
 /// What to start.
@@ -92,6 +104,15 @@ impl Plan {
         Plan { program, protection, flags: Vec::new(), in_memory: false, data_dir: None }
     }
 
+    /// Whether the server is given a certificate instead of making one.
+    fn brings_certificate(&self) -> bool {
+        match self.protection {
+            Protection::Plain => false,
+            Protection::Open => true,
+            Protection::Password | Protection::Certificate => self.program == Program::Etcd,
+        }
+    }
+
     pub fn flags(mut self, flags: &[&str]) -> Plan {
         self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
         self
@@ -123,11 +144,11 @@ impl Server {
         let peer_port = free_port()?;
         let mut server =
             Server { plan, directory: Some(directory), client_port, peer_port, child: None, endpoint };
-        if server.plan.protection != Protection::Plain && server.plan.program == Program::Etcd {
+        if server.plan.brings_certificate() {
             server.endpoint.tls = Some(certificates::write(&server.path().join("pki"))?);
         }
         server.launch()?;
-        if server.plan.protection != Protection::Plain {
+        if server.plan.protection.has_auth() {
             server.secure().await?;
         }
         Ok(server)
@@ -192,7 +213,9 @@ impl Server {
     pub async fn root(&self) -> Result<Client> {
         let client = match self.plan.protection {
             Protection::Certificate => return Client::connect_with_certificate(&self.endpoint).await,
-            Protection::Plain | Protection::Password => Client::connect(&self.endpoint).await?,
+            Protection::Plain | Protection::Open | Protection::Password => {
+                Client::connect(&self.endpoint).await?
+            }
         };
         match &self.endpoint.root_password {
             Some(password) => client.login("root", password).await.context("log in as root"),
@@ -228,10 +251,10 @@ impl Server {
     }
 
     fn command(&self) -> Result<Command> {
-        let plain = self.plan.protection == Protection::Plain;
+        let as_etcd = !self.plan.protection.has_auth();
         let mut command = match self.plan.program {
             Program::Etcd => Command::new(peers::Peer::Etcd.find().context("etcd 3.7.1 is not installed")?),
-            Program::Keygate if plain => Command::new(self.etcd_link()?),
+            Program::Keygate if as_etcd => Command::new(self.etcd_link()?),
             Program::Keygate => {
                 let mut command = Command::new(peers::keygate()?);
                 command.arg("serve");
@@ -251,7 +274,7 @@ impl Server {
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &format!("solo={peer}")]);
-        if self.plan.program == Program::Etcd && !plain {
+        if self.plan.brings_certificate() {
             let pki = self.path().join("pki");
             command
                 .arg("--cert-file")
@@ -291,7 +314,9 @@ impl Server {
         }
         let client = match self.plan.protection {
             Protection::Certificate => Client::connect_with_certificate(&self.endpoint).await?,
-            Protection::Plain | Protection::Password => Client::connect(&self.endpoint).await?,
+            Protection::Plain | Protection::Open | Protection::Password => {
+                Client::connect(&self.endpoint).await?
+            }
         };
         let (name, password) = ("root".to_owned(), ROOT_PASSWORD_FOR_ETCD.to_owned());
         let mut auth = client.auth();
