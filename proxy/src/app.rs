@@ -33,6 +33,8 @@ use crate::{notify, pki};
 
 /// Serves until told to stop. An error is what the operator reads, in one line.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    // Whoever makes a file here, a library too: it is its owner's alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(config))

@@ -152,6 +152,12 @@ fn a_first_start_is_safe_and_a_second_finds_everything_again() {
         seen += 1;
     }
     assert_eq!(seen, 7);
+    let logs = directory.path().join("keygate.data/member/log");
+    for entry in fs::read_dir(logs).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o077;
+        assert_eq!(mode, 0, "others can reach {:?}", entry.path());
+    }
     let ca = fs::read(pki.join("ca.pem")).unwrap();
 
     let server = Server::start(directory.path(), &[]);

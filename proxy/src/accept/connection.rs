@@ -341,9 +341,9 @@ impl Stay<'_> {
         let grace = self.limits.handshake_timeout;
         tokio::select! {
             biased;
-            outcome = connection.as_mut() => return outcome,
-            () = self.place.evicted() => return Ok(()),
-            () = overdue(self.probation, grace) => return Ok(()),
+            outcome = connection.as_mut() => outcome,
+            () = self.place.evicted() => Ok(()),
+            () = overdue(self.probation, grace) => Ok(()),
         }
     }
 }
