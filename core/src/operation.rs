@@ -310,6 +310,18 @@ pub struct RoleRevoke {
 }
 
 impl<V> Operation<V> {
+    /// About the tenants that there are, not about what is in one.
+    pub fn is_about_tenants(&self) -> bool {
+        matches!(
+            self,
+            Self::TenantCreate(_)
+                | Self::TenantChange { .. }
+                | Self::TenantDelete { .. }
+                | Self::TenantGet { .. }
+                | Self::TenantList
+        )
+    }
+
     /// True when it changes state and therefore goes through the log. A txn of only reads does not.
     pub fn is_write(&self) -> bool {
         match self {

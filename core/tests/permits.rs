@@ -123,3 +123,44 @@ fn who_may_have_every_key_does_not_depend_on_which_a_lease_has() {
     assert_eq!(fences("root"), []);
     assert_eq!(fences("alice"), [LeaseFence { lease: LeaseId(1), generation: Some(40) }]);
 }
+
+/// Tenants have logins from the start. A platform without them must not be the way to rule over tenants.
+#[test]
+fn tenants_are_ruled_over_only_where_auth_is_on() {
+    struct Off;
+    impl Policy for Off {
+        fn fence(&self) -> Fence {
+            Fence::default()
+        }
+        fn is_enabled(&self) -> bool {
+            false
+        }
+        fn knows(&self, _: &str) -> bool {
+            false
+        }
+        fn decide_keys(&self, _: &str, _: KeyAction, _: &KeyRange) -> Decision {
+            Decision::Deny
+        }
+        fn decide_other(&self, _: &str, _: &Access) -> Decision {
+            Decision::Deny
+        }
+    }
+    let pay = || TenantName::parse("pay").expect("a good name");
+    let ask = |keyspace, operation: Operation<Plaintext>| {
+        Permit::obtain(&Off, &Leases, STORE, &Caller::Anonymous { keyspace }, operation).map(drop)
+    };
+    let other = KeyspaceId(9);
+    for operation in [
+        Operation::TenantCreate(TenantCreate { name: pay(), hosts: vec![], root: Credential::NoPassword }),
+        Operation::TenantChange { name: pay(), change: TenantChange::Hosts(vec![]) },
+        Operation::TenantDelete { name: pay() },
+        Operation::TenantGet { name: pay() },
+        Operation::TenantList,
+    ] {
+        assert_eq!(ask(KeyspaceId::DEFAULT, operation.clone()), Err(Refusal::AuthNotEnabled));
+        assert_eq!(ask(other, operation), Err(Refusal::PermissionDenied));
+    }
+    assert_eq!(ask(KeyspaceId::DEFAULT, Operation::Defragment), Ok(()));
+    assert_eq!(ask(other, Operation::Defragment), Err(Refusal::PermissionDenied));
+    assert_eq!(ask(other, put(0)), Ok(()));
+}

@@ -6,11 +6,11 @@ use crate::counters::{Counters, DurationHistogram};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::lease_clock::LeaseClock;
-use crate::mvcc::{HashAnswer, ReadError, State, hash_kv};
+use crate::mvcc::{ReadError, State};
 use crate::options::EngineOptions;
 use crate::port::{Mailbox, Port, PortId};
 use crate::recovery;
-use crate::rows::{StoreRows, read_error};
+use crate::rows::read_error;
 use crate::storage::{DataDir, Disk, RealDisk, StorageError, Store};
 use crate::view::{Board, View};
 use crate::watch::Registry;
@@ -330,11 +330,13 @@ impl Engine {
         if growth == 0 || self.size().total.saturating_add(growth) < quota {
             return Ok(());
         }
-        self.raise_space_alarm(permit.keyspace());
+        self.raise_space_alarm();
         Err(Refusal::NoSpace)
     }
 
-    fn raise_space_alarm(&self, keyspace: KeyspaceId) {
+    /// The store is everybody's, so its alarm is the platform's, and lies on all keyspaces.
+    fn raise_space_alarm(&self) {
+        let keyspace = KeyspaceId::DEFAULT;
         let view = self.view();
         // Once for each view in which it is not yet raised: a storm of refused writes is no storm of proposals.
         let at = view.applied_index();
@@ -411,10 +413,14 @@ impl Engine {
         done.await.map_err(|_| Refusal::Stopping)
     }
 
-    /// Returns when the last compaction has removed what it superseded.
+    /// Returns when the last compaction of the default keyspace has removed what it superseded.
     pub async fn wait_pruned(&self) -> Result<(), Refusal> {
+        self.wait_pruned_of(KeyspaceId::DEFAULT).await
+    }
+
+    pub(crate) async fn wait_pruned_of(&self, keyspace: KeyspaceId) -> Result<(), Refusal> {
         let (waiter, done) = oneshot::channel();
-        self.send(Request::WaitPruned(waiter))?;
+        self.send(Request::WaitPruned(keyspace, waiter))?;
         done.await.map_err(|_| Refusal::Stopping)?;
         self.wait_flushed().await
     }
@@ -446,26 +452,6 @@ impl Engine {
         match hashed {
             Ok(Ok(hash)) => Ok(hash),
             Ok(Err(error)) => Err(self.explain(read_error(error))),
-            Err(_) => Err(Refusal::Stopping),
-        }
-    }
-
-    /// etcd's HashKV of one keyspace at `revision` (0: the view's).
-    pub(crate) async fn hash_kv(
-        &self,
-        view: View,
-        id: KeyspaceId,
-        revision: i64,
-    ) -> Result<HashAnswer, Refusal> {
-        let rows = StoreRows::new(self.0.store.clone());
-        let hashed = tokio::task::spawn_blocking(move || {
-            let keyspace = view.keyspace(id).ok_or(ReadError::Refused(Refusal::PermissionDenied))?;
-            hash_kv(keyspace, revision, &rows)
-        })
-        .await;
-        match hashed {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) => Err(self.explain(error)),
             Err(_) => Err(Refusal::Stopping),
         }
     }

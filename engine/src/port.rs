@@ -101,9 +101,10 @@ impl Port {
         self.engine.check_space(&permit)?;
         let permit = crate::weigh::admit(self, permit).await?;
         let physical = matches!(permit.operation(), Operation::Compact(compact) if compact.physical);
+        let id = permit.keyspace();
         let answer = self.submit(permit).await?;
         if physical {
-            self.engine.wait_pruned().await?;
+            self.engine.wait_pruned_of(id).await?;
         }
         Ok(answer)
     }

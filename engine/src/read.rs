@@ -4,14 +4,14 @@
 //! keys that the thread's other connections would notice, goes to the blocking pool.
 
 use crate::Engine;
-use crate::mvcc::{Keyspace, MemoryOnly, ReadError, RowSource};
+use crate::mvcc::{Keyspace, MemoryOnly, ReadError, RowSource, hash_kv};
 use crate::port::{Answered, Port};
 use crate::readers::Purpose;
 use crate::view::View;
 use keygate_core::{
-    Answer, AuthStatus, InternalReason, KeyRange, KeyspaceId, LeaseDetail, LeaseId, LeaseTimeToLive,
-    MemberInfo, Operation, Permission, PermissionKind, Permit, ROOT, Range, Refusal, Reply, Sealed,
-    StatusAnswer, Txn,
+    AlarmMember, Answer, AuthStatus, InternalReason, KeyRange, KeyspaceId, LeaseDetail, LeaseId,
+    LeaseTimeToLive, MemberInfo, Operation, Permission, PermissionKind, Permit, ROOT, Range, Refusal, Reply,
+    Sealed, StatusAnswer, Txn,
 };
 
 /// Entries of the index that a serving thread walks over by itself: about half a millisecond.
@@ -41,7 +41,7 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
         Operation::MemberList { .. } => {
             Ok(Reply { revision: 0, term: view.term(), answer: Answer::Members(vec![member(engine)]) })
         }
-        Operation::Alarm(_) => reply(Answer::Alarms(keyspace.alarms())),
+        Operation::Alarm(_) => reply(Answer::Alarms(alarms(view, keyspace))),
         Operation::Status => reply(Answer::Status(Box::new(status(engine, view, keyspace)))),
         Operation::Defragment => {
             engine.defragment().await?;
@@ -51,7 +51,7 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
             let hash = engine.hash().await?;
             reply(Answer::Hash { hash })
         }
-        Operation::HashKv { revision } => hash_kv(engine, view, id, revision).await,
+        Operation::HashKv { revision } => hash_of_keys(port, view, id, revision).await,
         Operation::AuthStatus => {
             let auth = keyspace.auth();
             reply(Answer::AuthStatus(AuthStatus { enabled: auth.enabled, revision: auth.revision }))
@@ -192,6 +192,16 @@ fn member(engine: &Engine) -> MemberInfo {
     }
 }
 
+/// Those of the keyspace, and those of the store, which lie on all.
+fn alarms(view: &View, keyspace: &Keyspace) -> Vec<AlarmMember> {
+    let mut alarms = keyspace.alarms();
+    let of_store = view.keyspace(KeyspaceId::DEFAULT).map(Keyspace::alarms).unwrap_or_default();
+    alarms.extend(of_store);
+    alarms.sort_unstable();
+    alarms.dedup();
+    alarms
+}
+
 fn status(engine: &Engine, view: &View, keyspace: &Keyspace) -> StatusAnswer {
     // A tenant sees the size of its own data: that of the store would tell of the others.
     let (total, in_use) = if keyspace.id() == KeyspaceId::DEFAULT {
@@ -209,12 +219,18 @@ fn status(engine: &Engine, view: &View, keyspace: &Keyspace) -> StatusAnswer {
         raft_index: engine.committed_index(),
         raft_term: view.term(),
         raft_applied_index: view.applied_index(),
-        alarms: keyspace.alarms(),
+        alarms: alarms(view, keyspace),
     }
 }
 
-async fn hash_kv(engine: &Engine, view: &View, id: KeyspaceId, revision: i64) -> Answered {
-    let found = engine.hash_kv(view.clone(), id, revision).await?;
+/// etcd's HashKV of one keyspace at `revision` (0: the view's). It walks over all of the history that is kept.
+async fn hash_of_keys(port: &Port, view: &View, id: KeyspaceId, revision: i64) -> Answered {
+    let pinned = view.clone();
+    let hashed = port.read_store(Purpose::Answer, move |rows| {
+        let keyspace = pinned.keyspace(id).ok_or(ReadError::Refused(Refusal::PermissionDenied))?;
+        hash_kv(keyspace, revision, rows)
+    });
+    let found = hashed.await.map_err(|error| port.explain(error))?;
     let current = view.keyspace(id).map_or(0, |keyspace| keyspace.revision());
     Ok(Reply {
         revision: current,

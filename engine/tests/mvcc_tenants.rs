@@ -277,3 +277,53 @@ fn records_that_do_not_fit_together_stop_the_start() {
     unnumbered.retain(|key, _| key[4] != 8);
     assert!(matches!(load(&unnumbered), Err(LoadError::Tenants(_))));
 }
+
+/// Raised in the tenant whose write met the quota, it could be taken away by nobody: the tenant's root may not, and the
+/// platform's reached only its own keyspace.
+#[test]
+fn the_stores_alarm_lies_on_all_and_is_the_platforms_to_take_away() {
+    let mut m = Machine::new();
+    m.keyspace = made(&mut m, create("pay"));
+    m.put("k", "v");
+    let alarm = |action, alarm| Operation::Alarm(AlarmRequest { action, member: 1, alarm });
+    platform(&mut m, alarm(AlarmAction::Activate, AlarmKind::NoSpace)).unwrap();
+    assert_eq!(as_caller(&mut m, put("k", "w")), Err(Refusal::NoSpace));
+    assert_eq!(as_caller(&mut m, grant(7, 60)), Err(Refusal::NoSpace));
+    assert!(as_caller(&mut m, delete(single("k"))).is_ok());
+    platform(&mut m, alarm(AlarmAction::Deactivate, AlarmKind::NoSpace)).unwrap();
+    assert!(as_caller(&mut m, put("k", "w")).is_ok());
+
+    platform(&mut m, alarm(AlarmAction::Activate, AlarmKind::Corrupt)).unwrap();
+    assert_eq!(as_caller(&mut m, delete(single("k"))), Err(Refusal::Corrupt));
+    assert!(m.state.is_corrupt(m.keyspace));
+    platform(&mut m, alarm(AlarmAction::Deactivate, AlarmKind::Corrupt)).unwrap();
+    assert!(!m.state.is_corrupt(m.keyspace));
+}
+
+/// The keyspace with the lowest number, compacting all the time, once kept all others' history, and deleted tenants' rows,
+/// in the store.
+#[test]
+fn who_compacts_all_the_time_does_not_keep_the_others_waiting() {
+    let mut m = Machine::new();
+    let (busy, patient) = (made(&mut m, create("busy")), made(&mut m, create("patient")));
+    let deleted = furnished(&mut m, "deleted");
+    for id in [busy, patient] {
+        m.keyspace = id;
+        (0..50).for_each(|n| m.put(&format!("key{n}"), "v"));
+        (0..50).for_each(|n| m.put(&format!("key{n}"), "w"));
+    }
+    m.keyspace = patient;
+    m.run(compact(m.revision())).unwrap();
+    platform(&mut m, remove("deleted")).unwrap();
+    m.keyspace = busy;
+    let mut steps = 0;
+    while m.state.is_pruning(patient) || m.state.is_erasing() {
+        m.put("key0", "x");
+        m.run(compact(m.revision())).unwrap();
+        m.prune(3);
+        steps += 1;
+        assert!(steps < 200, "the others never had their turn");
+    }
+    m.flush(0);
+    assert_eq!(left(&m, deleted), (0, vec![]));
+}

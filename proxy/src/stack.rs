@@ -117,7 +117,11 @@ pub fn keyspace_of(context: &Context, evidence: Evidence<'_>) -> KeyspaceId {
     let view = context.port.view();
     match context.identifier.identify(evidence.connection, evidence.metadata, &view) {
         Ok(caller) => caller.keyspace(),
-        Err(_) => KeyspaceId::DEFAULT,
+        // Even who is refused belongs to the host that they asked for.
+        Err(_) => {
+            let tenant = evidence.connection.server_name().and_then(|host| view.tenant_for_host(host));
+            tenant.map_or(KeyspaceId::DEFAULT, |tenant| tenant.keyspace)
+        }
     }
 }
 

@@ -128,7 +128,8 @@ async fn the_host_name_of_the_handshake_leads_to_a_tenant() {
     let by_certificate = server.named("root").await;
     assert_eq!(put(&by_certificate, "k").await.unwrap_err().message(), "etcdserver: user name is empty");
     // The command line reaches the server by its address, so it is still the platform's.
-    json(&server, &["set-hosts", "pay"]);
+    assert_eq!(refused(&server, &["set-hosts", "pay"]).0, Some(2));
+    json(&server, &["set-hosts", "pay", "--none"]);
     put(&by_certificate, "k").await.unwrap();
     assert_eq!(keys(&by_certificate).await, ["k"]);
 }

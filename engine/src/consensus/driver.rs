@@ -14,7 +14,7 @@ use crate::port::{Answered, Mailbox, PortId};
 use crate::storage::{Applied, RaftLog, StorageError, Store};
 use crate::view::Board;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use keygate_core::{Compile, Operation, Refusal};
+use keygate_core::{Compile, KeyspaceId, Operation, Refusal};
 use raft::{RawNode, StateRole};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub(crate) struct Driver {
     /// Up to where the log was shortened since start.
     log_cut: u64,
     waiting_for_flush: Vec<(u64, oneshot::Sender<()>)>,
-    waiting_for_prune: Vec<oneshot::Sender<()>>,
+    waiting_for_prune: Vec<(KeyspaceId, oneshot::Sender<()>)>,
     /// Set while compaction has work left.
     pruning: bool,
     pub(super) housekeeping: Housekeeping,
@@ -199,7 +199,7 @@ impl Driver {
 
     /// Waits for work, then takes all that is there. False: asked to stop.
     fn take_requests(&mut self) -> Result<bool, StorageError> {
-        let wait = if self.pruning {
+        let wait = if self.pruning && !self.lags() {
             std::time::Duration::ZERO
         } else {
             (self.last_tick + self.seams.options.heartbeat).saturating_duration_since(self.seams.clock.now())
@@ -252,19 +252,19 @@ impl Driver {
                 }
                 self.ports[id.0] = Some(mailbox);
             }
-            Request::Flushed(flushed) => self.heard_of_flush(flushed)?,
+            Request::Flushed(flushed) => {
+                // The same was told where a lagging thread listens; nobody listens there now.
+                self.flusher.forget_progress();
+                self.heard_of_flush(flushed)?;
+            }
             Request::WaitFlushed(waiter) => {
                 self.flusher.hurry();
                 self.waiting_for_flush.push((self.handed, waiter));
                 self.answer_flush_waiters();
             }
-            Request::WaitPruned(waiter) => {
-                if self.pruning {
-                    self.waiting_for_prune.push(waiter);
-                } else {
-                    // Nobody waits for an answer any more if this fails.
-                    waiter.send(()).ok();
-                }
+            Request::WaitPruned(keyspace, waiter) => {
+                self.waiting_for_prune.push((keyspace, waiter));
+                self.answer_prune_waiters();
             }
             Request::StoreFailed(text) => {
                 return Err(StorageError::Fatal { path: self.seams.options.data_dir.clone(), what: text });
@@ -370,7 +370,8 @@ impl Driver {
 
     /// One bounded step of compaction, when there is some left.
     fn tidy(&mut self) {
-        if !self.pruning {
+        // What a store that lags has not taken yet is in memory.
+        if !self.pruning || self.lags() {
             return;
         }
         self.pruning = self.state.prune_step(PRUNE_KEYS, &mut self.effects);
@@ -379,9 +380,19 @@ impl Driver {
         }
         if !self.pruning {
             self.publish(Vec::new());
-            for waiter in std::mem::take(&mut self.waiting_for_prune) {
-                waiter.send(()).ok();
-            }
+        }
+        self.answer_prune_waiters();
+    }
+
+    fn answer_prune_waiters(&mut self) {
+        let state = &self.state;
+        let (waiting, done) = std::mem::take(&mut self.waiting_for_prune)
+            .into_iter()
+            .partition(|(keyspace, _)| state.is_pruning(*keyspace));
+        self.waiting_for_prune = waiting;
+        for (_, waiter) in done {
+            // Nobody waits for an answer any more if this fails.
+            waiter.send(()).ok();
         }
     }
 

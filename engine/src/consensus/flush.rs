@@ -109,6 +109,11 @@ impl Flusher {
         self.progress.recv_timeout(PROGRESS)
     }
 
+    /// Drops the news that nobody waited for.
+    pub(crate) fn forget_progress(&self) {
+        while self.progress.try_recv().is_ok() {}
+    }
+
     /// Commits all that is left, if the disk has room for it, and ends the thread.
     pub(crate) fn finish(&mut self) -> Result<(), StorageError> {
         self.batches = None;

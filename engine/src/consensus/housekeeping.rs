@@ -59,7 +59,9 @@ impl Driver {
         }
         self.housekeeping.next_expiry = now + EXPIRY_INTERVAL;
         let mut by_keyspace: BTreeMap<KeyspaceId, Vec<LeaseId>> = BTreeMap::new();
-        for (keyspace, lease) in self.seams.leases.take_expired(EXPIRIES) {
+        // Refused, they would only be taken again.
+        let may_end = |keyspace| !self.state().is_corrupt(keyspace);
+        for (keyspace, lease) in self.seams.leases.take_expired(EXPIRIES, &may_end) {
             by_keyspace.entry(keyspace).or_default().push(lease);
         }
         for (keyspace, leases) in by_keyspace {

@@ -15,7 +15,7 @@ pub(crate) use full_disk::{Reminder, Room};
 
 use crate::mvcc::{Command, StoredValue};
 use crate::port::{Answered, Mailbox, PortId};
-use keygate_core::{Operation, Permit, PermitParts, Refusal, Sealed, Subject};
+use keygate_core::{KeyspaceId, Operation, Permit, PermitParts, Refusal, Sealed, Subject};
 use std::convert::Infallible;
 
 use tokio::sync::oneshot;
@@ -89,8 +89,8 @@ pub(crate) enum Request {
     Flushed(flush::Flushed),
     /// Answer when every row up to the newest applied entry is in the store.
     WaitFlushed(oneshot::Sender<()>),
-    /// Answer when no superseded row is left in the store.
-    WaitPruned(oneshot::Sender<()>),
+    /// Answer when no superseded row of this keyspace is left in the store.
+    WaitPruned(KeyspaceId, oneshot::Sender<()>),
     /// The store failed; the text says how.
     StoreFailed(String),
     Stop,

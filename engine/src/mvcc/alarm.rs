@@ -9,9 +9,14 @@ use keygate_core::{
 };
 
 impl Keyspace {
-    /// A corrupt keyspace takes no change of data, a full one none that grows it.
-    pub(super) fn check_alarms(&self, operation: &Operation<StoredValue>) -> Result<(), Refusal> {
-        if self.alarms.is_empty() {
+    /// A corrupt keyspace takes no change of data, a full one none that grows it. `of_store`: the alarms of what all
+    /// keyspaces share.
+    pub(super) fn check_alarms(
+        &self,
+        operation: &Operation<StoredValue>,
+        of_store: &imbl::OrdSet<AlarmMember>,
+    ) -> Result<(), Refusal> {
+        if self.alarms.is_empty() && of_store.is_empty() {
             return Ok(());
         }
         let (changes_data, grows) = match operation {
@@ -58,10 +63,11 @@ impl Keyspace {
             | Operation::TenantList
             | Operation::Health => (false, false),
         };
-        if changes_data && self.has_alarm(AlarmKind::Corrupt) {
+        let raised = |kind| self.has_alarm(kind) || of_store.iter().any(|alarm| alarm.alarm == kind);
+        if changes_data && raised(AlarmKind::Corrupt) {
             return Err(Refusal::Corrupt);
         }
-        if grows && self.has_alarm(AlarmKind::NoSpace) {
+        if grows && raised(AlarmKind::NoSpace) {
             return Err(Refusal::NoSpace);
         }
         Ok(())

@@ -20,6 +20,9 @@ use std::sync::atomic::Ordering;
 #[derive(Clone, Default, Debug)]
 pub(super) struct Pruning {
     running: BTreeMap<KeyspaceId, Walk>,
+    /// Who had the last step: the next one is another's, if others wait.
+    last: Option<KeyspaceId>,
+    erased_last: bool,
 }
 
 #[derive(Clone, Default, Debug)]
@@ -31,6 +34,12 @@ struct Walk {
 }
 
 impl Pruning {
+    fn next(&self) -> Option<KeyspaceId> {
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut others = self.running.range((after, Bound::Unbounded));
+        others.next().or_else(|| self.running.iter().next()).map(|(id, _)| *id)
+    }
+
     pub(super) fn forget(&mut self, keyspace: KeyspaceId) {
         self.running.remove(&keyspace);
     }
@@ -101,17 +110,23 @@ impl Keyspace {
 }
 
 impl State {
-    /// Takes compactions, and then the erasing of deleted tenants, a step further, looking at up to `max_keys` keys.
+    /// Takes one compaction, or the erasing of one deleted tenant, a step further, looking at up to `max_keys` keys.
+    /// They take turns, so that nobody who compacts all the time keeps the others waiting.
     /// True while there is more to do.
     pub fn prune_step(&mut self, max_keys: usize, effects: &mut Effects) -> bool {
-        let Some(mut running) = self.pruning.running.first_entry() else {
-            return self.erase_step(max_keys, effects);
-        };
-        let Some(slot) = self.keyspaces.get_mut(running.key()) else {
-            running.remove();
+        let next = self.pruning.next();
+        let erases = self.is_erasing() && (next.is_none() || !self.pruning.erased_last);
+        self.pruning.erased_last = erases;
+        if erases {
+            return self.erase_step(max_keys, effects) || !self.pruning.running.is_empty();
+        }
+        let Some(id) = next else { return false };
+        self.pruning.last = Some(id);
+        let (Some(walk), Some(slot)) = (self.pruning.running.get_mut(&id), self.keyspaces.get_mut(&id))
+        else {
+            self.pruning.running.remove(&id);
             return !self.pruning.running.is_empty() || self.is_erasing();
         };
-        let walk = running.get_mut();
         let (keys, last) = slot.prunable(walk.after.as_ref(), max_keys.max(1));
         if !keys.is_empty() {
             let keyspace = Arc::make_mut(slot);
@@ -124,7 +139,7 @@ impl State {
         } else if walk.again {
             *walk = Walk::default();
         } else {
-            running.remove();
+            self.pruning.running.remove(&id);
         }
         !self.pruning.running.is_empty() || self.is_erasing()
     }

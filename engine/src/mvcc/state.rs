@@ -12,7 +12,8 @@ use super::tenants::Tenants;
 use super::value::StoredValue;
 use super::write::Writing;
 use keygate_core::{
-    Answer, Compile, KeyspaceId, LeaseFence, LeaseKeys, Operation, Refusal, Sealed, decide_at_apply,
+    AlarmKind, AlarmMember, Answer, Compile, KeyspaceId, LeaseFence, LeaseKeys, Operation, Refusal, Sealed,
+    decide_at_apply,
 };
 use std::sync::Arc;
 use thiserror::Error;
@@ -128,6 +129,7 @@ impl State {
         compile: &dyn Compile,
         effects: &mut Effects,
     ) -> Result<Applied, ApplyError> {
+        let of_store = self.alarms_of_store();
         let Some(slot) = self.keyspaces.get_mut(&command.keyspace) else {
             // Its tenant was deleted in the meantime.
             return Ok(Applied { outcome: Err(Refusal::PermissionDenied), revision: 0 });
@@ -145,7 +147,7 @@ impl State {
         }
         let outcome = keyspace
             .check_permit(&command)
-            .and_then(|()| keyspace.check_alarms(&command.operation))
+            .and_then(|()| keyspace.check_alarms(&command.operation, &of_store))
             .map_err(Stop::Refused)
             .and_then(|()| keyspace.execute(&command.operation, rows, compile, effects));
         let outcome = match outcome {
@@ -159,6 +161,18 @@ impl State {
             Err(Stop::Fatal(error)) => return Err(error),
         };
         Ok(Applied { outcome, revision: keyspace.revision })
+    }
+
+    /// Those of the platform's keyspace: they are about the store and the member, which all share.
+    fn alarms_of_store(&self) -> imbl::OrdSet<AlarmMember> {
+        self.keyspaces.get(&KeyspaceId::DEFAULT).map(|keyspace| keyspace.alarms.clone()).unwrap_or_default()
+    }
+
+    /// Whether an alarm forbids every change of this keyspace's data.
+    pub fn is_corrupt(&self, keyspace: KeyspaceId) -> bool {
+        let corrupt =
+            |id: &KeyspaceId| self.keyspaces.get(id).is_some_and(|k| k.has_alarm(AlarmKind::Corrupt));
+        corrupt(&KeyspaceId::DEFAULT) || corrupt(&keyspace)
     }
 
     /// Ends a batch of commands: its rows are kept, immutable, until [`Self::flushed`] names the number that is

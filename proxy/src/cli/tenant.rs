@@ -49,7 +49,14 @@ enum Action {
     /// End a suspension
     Resume { name: String },
     /// Replace the host names that lead to a tenant
-    SetHosts { name: String, hosts: Vec<String> },
+    SetHosts {
+        name: String,
+        #[arg(required_unless_present = "none", conflicts_with = "none")]
+        hosts: Vec<String>,
+        /// Let no host name lead there
+        #[arg(long)]
+        none: bool,
+    },
     /// Delete a tenant with all its keys, leases and users
     Delete {
         name: String,
@@ -124,7 +131,7 @@ async fn ask(
         Action::Show { name } => one(client.get(pb::TenantGetRequest { name: name.clone() }).await?),
         Action::Suspend { name } => one(client.change(state(name, pb::TenantState::Suspended)).await?),
         Action::Resume { name } => one(client.change(state(name, pb::TenantState::Active)).await?),
-        Action::SetHosts { name, hosts } => {
+        Action::SetHosts { name, hosts, .. } => {
             let change = Some(Change::Hosts(pb::TenantHosts { hosts: hosts.clone() }));
             one(client.change(pb::TenantChangeRequest { name: name.clone(), change }).await?)
         }
@@ -172,9 +179,10 @@ fn as_text(action: &Action, tenants: &[pb::Tenant], password: Option<&str>, endp
     match action {
         Action::Delete { name, .. } => format!("tenant `{name}` is deleted\n"),
         Action::List => table(tenants),
-        Action::Create { name, no_password, .. } => {
+        Action::Create { name, no_password, interactive, .. } => {
             let mut text = tenants.iter().map(sheet).collect::<String>();
-            if !no_password {
+            // Who typed a password knows it.
+            if !no_password && !interactive {
                 let password = password.unwrap_or_default();
                 text.push_str(&format!(
                     "\nIts root logs in as `root@{name}` with the password `{password}`, which is not shown again:\n\
@@ -267,7 +275,9 @@ fn as_json(action: &Action, tenants: &[pb::Tenant], password: Option<&str>) -> S
         (_, [tenant, ..]) => told(tenant),
         (_, []) => json!({}),
     };
-    if let (Action::Create { no_password: false, .. }, Some(password)) = (action, password) {
+    if let (Action::Create { no_password: false, interactive: false, .. }, Some(password)) =
+        (action, password)
+    {
         answer["root_password"] = password.into();
     }
     format!("{answer:#}\n")

@@ -66,7 +66,7 @@ impl Driver {
         if upto > self.log_cut + keep / 2 {
             self.cut_log(upto)?;
         }
-        self.flushed = flushed.number;
+        self.flushed = self.flushed.max(flushed.number);
         self.answer_flush_waiters();
         Ok(())
     }
