@@ -73,6 +73,8 @@ fn millis(duration: Duration) -> u64 {
 struct Table {
     by_text: HashMap<Arc<str>, Arc<Entry>, ahash::RandomState>,
     by_holder: HashMap<Holder, BTreeMap<u64, Arc<str>>, ahash::RandomState>,
+    /// How many there are of each keyspace.
+    of_keyspace: HashMap<KeyspaceId, usize, ahash::RandomState>,
     /// In order of issue; holds numbers of tokens that are gone, too.
     order: VecDeque<Issued>,
     /// How far `order` was looked through for dead ones.
@@ -137,6 +139,7 @@ impl SimpleTokens {
             revoked: AtomicBool::new(false),
         };
         table.by_text.insert(text.clone(), Arc::new(entry));
+        *table.of_keyspace.entry(keyspace).or_default() += 1;
         table.by_holder.entry(holder.clone()).or_default().insert(number, text.clone());
         table.order.push_back(Issued { number, holder: holder.clone() });
         table.drop_dead(now);
@@ -156,9 +159,7 @@ impl SimpleTokens {
 
     /// Costs one load when there is no token at all, and a shared look when there is none of this keyspace.
     pub(super) fn forget_all(&self, keyspace: KeyspaceId) {
-        if self.count.load(Ordering::Relaxed) == 0
-            || !self.table.read().by_holder.keys().any(|holder| holder.keyspace == keyspace)
-        {
+        if self.count.load(Ordering::Relaxed) == 0 || !self.table.read().of_keyspace.contains_key(&keyspace) {
             return;
         }
         let mut table = self.table.write();
@@ -182,6 +183,12 @@ impl Table {
         if own.is_empty() {
             self.by_holder.remove(holder);
         }
+        if let Some(count) = self.of_keyspace.get_mut(&holder.keyspace) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_keyspace.remove(&holder.keyspace);
+            }
+        }
         if let Some(entry) = self.by_text.remove(&text) {
             entry.revoked.store(true, Ordering::Relaxed);
         }
@@ -201,10 +208,16 @@ impl Table {
         self.by_text.get(text).is_some_and(|entry| entry.is_alive(now))
     }
 
-    /// False when there was nothing to drop.
+    /// The oldest of the keyspace that has most: no tenant's logins end those of another. False when there was
+    /// nothing to drop.
     fn drop_oldest(&mut self) -> bool {
-        while let Some(issued) = self.order.pop_front() {
-            self.looked = self.looked.saturating_sub(1);
+        let most = self.of_keyspace.iter().max_by_key(|(id, count)| (**count, **id)).map(|(id, _)| *id);
+        let Some(most) = most else { return false };
+        while let Some(at) = self.order.iter().position(|issued| issued.holder.keyspace == most) {
+            let Some(issued) = self.order.remove(at) else { return false };
+            if at < self.looked {
+                self.looked -= 1;
+            }
             if self.remove_number(&issued.holder, issued.number) {
                 return true;
             }
@@ -346,5 +359,21 @@ mod tests {
         tokens.forget_all(KeyspaceId::DEFAULT);
         assert!(tokens.find(text.expose()).is_none());
         assert!(!entry.touch(Instant::now(), tokens.ttl()));
+    }
+
+    /// A hundred thousand logins of one tenant once ended those of everybody.
+    #[test]
+    fn a_keyspace_with_many_tokens_ends_its_own() {
+        let limits = TokenLimits { total: 6, of_user: 3 };
+        let tokens = SimpleTokens::with_limits(Duration::from_secs(60), limits);
+        let root = tokens.issue(KeyspaceId::DEFAULT, "root", 1).unwrap();
+        let crowd: Vec<_> =
+            (0..20).map(|n| tokens.issue(KeyspaceId(2), &format!("u{n}"), 1).unwrap()).collect();
+        assert!(tokens.find(root.expose()).is_some());
+        let alive = crowd.iter().filter(|token| tokens.find(token.expose()).is_some()).count();
+        assert_eq!(alive, 5);
+        tokens.forget_all(KeyspaceId(2));
+        assert!(crowd.iter().all(|token| tokens.find(token.expose()).is_none()));
+        assert!(tokens.find(root.expose()).is_some());
     }
 }
