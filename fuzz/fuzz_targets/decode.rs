@@ -6,7 +6,9 @@
 use bytes::Bytes;
 use keygate::rpc::decode::{Rejection, decode};
 use keygate::rpc::methods;
-use keygate_core::{Credential, Limits, Operation, Plaintext, Sealed, Txn, TxnOp, UserAdd};
+use keygate_core::{
+    Credential, Limits, Operation, Plaintext, Sealed, TenantCreate, Txn, TxnOp, UserAdd,
+};
 use keygate_engine::mvcc::{Command, Row, StoredValue};
 use libfuzzer_sys::fuzz_target;
 
@@ -76,6 +78,7 @@ fn has_password(operation: &Operation<Plaintext>) -> bool {
         operation,
         Operation::UserAdd(UserAdd { credential: Credential::Password(_), .. })
             | Operation::UserChangePassword { credential: Credential::Password(_), .. }
+            | Operation::TenantCreate(TenantCreate { root: Credential::Password(_), .. })
     )
 }
 
