@@ -6,9 +6,7 @@
 use bytes::Bytes;
 use keygate::rpc::decode::{Rejection, decode};
 use keygate::rpc::methods;
-use keygate_core::{
-    Credential, Limits, Operation, Plaintext, Sealed, TenantCreate, Txn, TxnOp, UserAdd,
-};
+use keygate_core::{Credential, Limits, Operation, Plaintext, Sealed, TenantCreate, Txn, TxnOp, UserAdd};
 use keygate_engine::mvcc::{Command, Row, StoredValue};
 use libfuzzer_sys::fuzz_target;
 
