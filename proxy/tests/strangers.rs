@@ -122,7 +122,8 @@ async fn strangers_who_send_without_end_are_not_read_without_end() {
     assert!(started >= 16.0, "the attack did not arrive: {started} requests");
     assert!(told.refused.load(Ordering::Relaxed) > 1000, "nobody was refused");
     assert!(one - before < 16.0, "one connection takes {:.0} MiB", one - before);
-    assert!(many - before < 201.0 * 0.5, "201 connections take {:.0} MiB", many - before);
+    // Resident memory is the allocator's too: unbounded, it would be six times this and more.
+    assert!(many - before < 201.0, "201 connections take {:.0} MiB", many - before);
 
     // Meanwhile somebody logs in, on a connection like those, and then has a thousand streams.
     let honest = anonymous(&server).await;

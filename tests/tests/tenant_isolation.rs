@@ -54,7 +54,7 @@ async fn a_tenant_is_answered_as_if_it_were_alone() {
     );
     assert!(watched.operations >= operations, "only {} of {operations} operations ran", watched.operations);
     assert!(watched.events >= operations / 10, "only {} watch events were compared", watched.events);
-    let texts = if operations >= 10_000 { 30 } else { 20 };
+    let texts = if operations >= 50_000 { 30 } else { 20 };
     assert!(
         watched.refusals.len() >= texts,
         "only {} texts of refusals were compared",

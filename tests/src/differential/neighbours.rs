@@ -16,13 +16,15 @@ use anyhow::{Context, Result, ensure};
 use keygate_proto::{
     admin::TenantCreateRequest,
     etcdserverpb::{
-        AuthDisableRequest, AuthRoleDeleteRequest, AuthUserDeleteRequest, LeaseGrantRequest, StatusRequest,
+        AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest, AuthUserAddRequest,
+        AuthUserDeleteRequest, AuthUserGrantRoleRequest, LeaseGrantRequest, StatusRequest,
         WatchCreateRequest,
     },
 };
 use tokio::task::JoinSet;
 
 use super::{
+    call::Call,
     driver::{Arena, Length, in_segments},
     generate::{Generator, Step},
     normalise,
@@ -139,10 +141,31 @@ fn host(tenant: &str) -> String {
 async fn found(server: &Server, tenant: &str) -> Result<()> {
     let hosts = vec![host(tenant)];
     let create = TenantCreateRequest { name: tenant.to_owned(), hosts, password: PASSWORD.to_owned() };
-    server.root().await?.tenants().create(create).await.context("create a tenant")?;
+    let platform = server.root().await?;
+    // Tenants are made only where auth is on; the contest begins with it off everywhere.
+    turn_auth_on(&platform).await.context("turn the platform's auth on")?;
+    let administrator = platform.login("root", PASSWORD).await.context("log in as the platform's root")?;
+    administrator.tenants().create(create).await.context("create a tenant")?;
+    forget_auth(&administrator, &platform).await.context("turn the platform's auth off")?;
     let anyone = Client::connect_to_host(&server.endpoint, &host(tenant)).await?;
     let root = anyone.login("root", PASSWORD).await.context("log in as the tenant's root")?;
-    root.auth().auth_disable(AuthDisableRequest {}).await.context("turn auth off")?;
+    forget_auth(&root, &anyone).await.context("turn auth off")
+}
+
+async fn turn_auth_on(anyone: &Client) -> Result<()> {
+    let root = || "root".to_owned();
+    let mut auth = anyone.auth();
+    let add = AuthUserAddRequest { name: root(), password: PASSWORD.to_owned(), ..Default::default() };
+    auth.user_add(add).await?;
+    auth.role_add(AuthRoleAddRequest { name: root() }).await?;
+    auth.user_grant_role(AuthUserGrantRoleRequest { user: root(), role: root() }).await?;
+    auth.auth_enable(AuthEnableRequest {}).await?;
+    Ok(())
+}
+
+/// Leaves neither users nor roles.
+async fn forget_auth(root: &Client, anyone: &Client) -> Result<()> {
+    root.auth().auth_disable(AuthDisableRequest {}).await?;
     let name = "root".to_owned();
     anyone.auth().user_delete(AuthUserDeleteRequest { name: name.clone() }).await?;
     anyone.auth().role_delete(AuthRoleDeleteRequest { role: name }).await?;
@@ -174,6 +197,8 @@ async fn disturb(mut side: Side, seed: u64, enough: Arc<AtomicBool>) -> Result<u
     while !enough.load(Ordering::Relaxed) {
         operations += 1;
         match generator.next() {
+            // An alarm of the platform's is about the store and lies on all tenants, as it must.
+            Step::Call { call, .. } if matches!(&*call, Call::Alarm(alarm) if alarm.action != 0) => {}
             Step::Call { caller, call } => {
                 let mut answer = side.call((*call).clone(), caller).await;
                 normalise::answer(&mut answer, &side);
