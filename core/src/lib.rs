@@ -32,7 +32,7 @@ pub use answer::{
 pub use auth::{
     AuthTables, Credential, KeyspaceId, PasswordHash, Permission, PermissionKind, ROOT, Role, Secret, User,
 };
-pub use caller::{Caller, Evidence};
+pub use caller::{Caller, ConnectionKind, Evidence, Groups, Origin};
 pub use check::{Limits, Nesting, some_key};
 pub use operation::{
     AlarmAction, AlarmKind, AlarmRequest, Compact, Compare, CompareOp, CompareTarget, DeleteRange,

@@ -8,7 +8,7 @@ use crate::access::{Access, KeyAction};
 use crate::auth::KeyspaceId;
 use crate::caller::{Caller, Evidence};
 use crate::operation::{LeaseId, Operation};
-use crate::policy::{Decision, Fence, LeaseKeys, Policy, known_user};
+use crate::policy::{Decision, Fence, LeaseKeys, Policy};
 use crate::range::KeyRange;
 use crate::refusal::Refusal;
 use bytes::Bytes;
@@ -141,10 +141,7 @@ pub fn decide_at_apply<V>(
     name: Option<&str>,
     operation: &Operation<V>,
 ) -> Result<(), Refusal> {
-    let caller = match name {
-        None => Caller::Anonymous { keyspace },
-        Some(name) => Caller::User { keyspace, name: name.into(), evidence: Evidence::Certificate },
-    };
+    let caller = Caller::by_name(keyspace, name);
     let asked = Asked { policy, leases, caller: &caller, age: &|| Ok(()) };
     decide_all(&asked, operation, &mut SmallVec::new())
 }
@@ -201,14 +198,14 @@ fn decide(asked: &Asked<'_>, access: &Access, fences: &mut SmallVec<[LeaseFence;
         return Ok(());
     }
     let Asked { policy, leases, caller, age } = *asked;
-    let user = match (caller, known_user(policy, caller)) {
-        (_, Some(user)) => user,
+    match caller {
         // etcd's word for a request without a credential.
-        (Caller::Anonymous { .. }, None) => return Err(Refusal::Anonymous),
+        Caller::Anonymous { .. } => return Err(Refusal::Anonymous),
         // A certificate or token that names nobody (any more).
-        (Caller::User { .. }, None) => return Err(Refusal::PermissionDenied),
-    };
-    let keys = |action: KeyAction, range: &KeyRange| policy.decide_keys(user, action, range);
+        Caller::User { .. } if !policy.knows(caller) => return Err(Refusal::PermissionDenied),
+        Caller::User { .. } => {}
+    }
+    let keys = |action: KeyAction, range: &KeyRange| policy.decide_keys(caller, action, range);
     let decision = match access {
         Access::Open | Access::Authenticated => Decision::Allow,
         Access::Keys { action, range } => {
@@ -245,7 +242,9 @@ fn decide(asked: &Asked<'_>, access: &Access, fences: &mut SmallVec<[LeaseFence;
             aged?;
             decision
         }
-        Access::Admin(_) | Access::UserRecord(_) | Access::RoleRecord(_) => policy.decide_other(user, access),
+        Access::Admin(_) | Access::UserRecord(_) | Access::RoleRecord(_) => {
+            policy.decide_other(caller, access)
+        }
     };
     match decision {
         Decision::Allow => Ok(()),

@@ -27,17 +27,18 @@ pub enum Decision {
 ///
 /// # Contract
 /// - Immutable: the same question has the same answer for the whole life of the value.
-/// - Never panics, whatever bytes a key holds; unknown subjects are denied.
+/// - Never panics, whatever bytes a key holds; unknown subjects, and callers without a name, are denied.
+/// - Where a decision is made again while a command is applied, the caller is known by keyspace and name only.
 /// - While auth is off (`is_enabled() == false`) nobody asks it.
 pub trait Policy: Send + Sync {
     fn fence(&self) -> Fence;
     fn is_enabled(&self) -> bool;
     /// Does this user exist? Names come from certificates and tokens, so they may not.
-    fn knows(&self, user: &str) -> bool;
-    /// May `user` do `action` on **every** key of `range`?
-    fn decide_keys(&self, user: &str, action: KeyAction, range: &KeyRange) -> Decision;
+    fn knows(&self, caller: &Caller) -> bool;
+    /// May `caller` do `action` on **every** key of `range`?
+    fn decide_keys(&self, caller: &Caller, action: KeyAction, range: &KeyRange) -> Decision;
     /// Any access but `Open`, `Authenticated` and those about keys.
-    fn decide_other(&self, user: &str, access: &Access) -> Decision;
+    fn decide_other(&self, caller: &Caller, access: &Access) -> Decision;
 }
 
 /// Makes the policy of a keyspace from its rows.
@@ -62,9 +63,4 @@ pub trait LeaseKeys {
     fn attached(&self, lease: LeaseId, visit: &mut dyn FnMut(&Bytes) -> bool) -> Option<u64>;
     /// The same over all leases of the keyspace.
     fn attached_to_any(&self, visit: &mut dyn FnMut(&Bytes) -> bool);
-}
-
-/// A caller's name if the policy lets it count as logged in.
-pub(crate) fn known_user<'a>(policy: &dyn Policy, caller: &'a Caller) -> Option<&'a str> {
-    caller.name().filter(|name| policy.knows(name))
 }

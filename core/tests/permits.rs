@@ -12,14 +12,14 @@ impl Policy for Rules {
     fn is_enabled(&self) -> bool {
         true
     }
-    fn knows(&self, _: &str) -> bool {
+    fn knows(&self, _: &Caller) -> bool {
         true
     }
-    fn decide_keys(&self, user: &str, _: KeyAction, range: &KeyRange) -> Decision {
+    fn decide_keys(&self, caller: &Caller, _: KeyAction, range: &KeyRange) -> Decision {
         let own = matches!(range, KeyRange::Single(key) if key.starts_with(b"a"));
-        if user == "root" || own { Decision::Allow } else { Decision::Deny }
+        if caller.name() == Some("root") || own { Decision::Allow } else { Decision::Deny }
     }
-    fn decide_other(&self, _: &str, _: &Access) -> Decision {
+    fn decide_other(&self, _: &Caller, _: &Access) -> Decision {
         Decision::Allow
     }
 }
@@ -47,7 +47,13 @@ fn obtain(
     operation: Operation<Plaintext>,
 ) -> Result<Permit<Plaintext>, Refusal> {
     let evidence = Evidence::Jwt { auth_revision: token };
-    let caller = Caller::User { keyspace: KeyspaceId::DEFAULT, name: name.into(), evidence };
+    let caller = Caller::User {
+        keyspace: KeyspaceId::DEFAULT,
+        name: name.into(),
+        evidence,
+        groups: Groups::NONE,
+        origin: Origin::default(),
+    };
     Permit::obtain(&Rules, &Leases, STORE, &caller, operation)
 }
 
@@ -135,13 +141,13 @@ fn tenants_are_ruled_over_only_where_auth_is_on() {
         fn is_enabled(&self) -> bool {
             false
         }
-        fn knows(&self, _: &str) -> bool {
+        fn knows(&self, _: &Caller) -> bool {
             false
         }
-        fn decide_keys(&self, _: &str, _: KeyAction, _: &KeyRange) -> Decision {
+        fn decide_keys(&self, _: &Caller, _: KeyAction, _: &KeyRange) -> Decision {
             Decision::Deny
         }
-        fn decide_other(&self, _: &str, _: &Access) -> Decision {
+        fn decide_other(&self, _: &Caller, _: &Access) -> Decision {
             Decision::Deny
         }
     }
@@ -163,4 +169,42 @@ fn tenants_are_ruled_over_only_where_auth_is_on() {
     assert_eq!(ask(KeyspaceId::DEFAULT, Operation::Defragment), Ok(()));
     assert_eq!(ask(other, Operation::Defragment), Err(Refusal::PermissionDenied));
     assert_eq!(ask(other, put(0)), Ok(()));
+}
+
+/// A policy that asks for more than a name is asked with the caller as the gateway knows it.
+#[test]
+fn a_policy_sees_the_groups_and_the_origin_of_the_caller() {
+    struct DevelopersInside;
+    impl Policy for DevelopersInside {
+        fn fence(&self) -> Fence {
+            Fence::default()
+        }
+        fn is_enabled(&self) -> bool {
+            true
+        }
+        fn knows(&self, caller: &Caller) -> bool {
+            matches!(caller, Caller::User { groups, .. } if groups.names().iter().any(|name| &**name == "dev"))
+        }
+        fn decide_keys(&self, caller: &Caller, _: KeyAction, _: &KeyRange) -> Decision {
+            let inside =
+                Origin { source: Some([10, 0, 0, 1].into()), connection: Some(ConnectionKind::Mtls) };
+            match caller {
+                Caller::User { origin, .. } if *origin == inside => Decision::Allow,
+                Caller::User { .. } | Caller::Anonymous { .. } => Decision::Deny,
+            }
+        }
+        fn decide_other(&self, _: &Caller, _: &Access) -> Decision {
+            Decision::Deny
+        }
+    }
+    let ask = |groups: Groups, origin: Origin| {
+        let (keyspace, name) = (KeyspaceId::DEFAULT, "alice".into());
+        let caller = Caller::User { keyspace, name, evidence: Evidence::Certificate, groups, origin };
+        Permit::obtain(&DevelopersInside, &Leases, STORE, &caller, put(0)).map(drop)
+    };
+    let inside = Origin { source: Some([10, 0, 0, 1].into()), connection: Some(ConnectionKind::Mtls) };
+    let dev = || Groups::from_iter(["dev".into()]);
+    assert_eq!(ask(dev(), inside), Ok(()));
+    assert_eq!(ask(Groups::NONE, inside), Err(Refusal::PermissionDenied));
+    assert_eq!(ask(dev(), Origin::default()), Err(Refusal::PermissionDenied));
 }

@@ -411,16 +411,16 @@ impl Policy for AliceOnly {
     fn is_enabled(&self) -> bool {
         true
     }
-    fn knows(&self, user: &str) -> bool {
-        user == "alice"
+    fn knows(&self, caller: &Caller) -> bool {
+        caller.name() == Some("alice")
     }
-    fn decide_keys(&self, _: &str, _: KeyAction, range: &KeyRange) -> Decision {
+    fn decide_keys(&self, _: &Caller, _: KeyAction, range: &KeyRange) -> Decision {
         match range {
             KeyRange::Single(key) if key.starts_with(b"a") => Decision::Allow,
             _ => Decision::Deny,
         }
     }
-    fn decide_other(&self, _: &str, _: &Access) -> Decision {
+    fn decide_other(&self, _: &Caller, _: &Access) -> Decision {
         Decision::Deny
     }
 }

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use keygate_core::{
-    AuthTables, Compile, KeyAction, KeyRange, KeyspaceId, Permission, PermissionKind, Policy, Role, User,
+    AuthTables, Compile, KeyAction, KeyRange, KeyspaceId, Permission, PermissionKind, Role, User,
 };
 use keygate_policies::Compiler;
 use std::hint::black_box;
@@ -35,7 +35,7 @@ fn decide(compiler: &Compiler, name: &str, tables: &AuthTables) {
     let mut first: Vec<u64> = (0..USERS)
         .map(|user| {
             let started = Instant::now();
-            black_box(policy.decide_keys(&user_name(user), KeyAction::Read, &single(user, 0)));
+            black_box(policy.user_decide_keys(&user_name(user), KeyAction::Read, &single(user, 0)));
             started.elapsed().as_nanos() as u64
         })
         .collect();
@@ -48,7 +48,7 @@ fn decide(compiler: &Compiler, name: &str, tables: &AuthTables) {
             .map(|sample| {
                 let pick = sample.wrapping_mul(7_919) % USERS;
                 let started = Instant::now();
-                black_box(policy.decide_keys(&users[pick], KeyAction::Read, &ranges[pick][index]));
+                black_box(policy.user_decide_keys(&users[pick], KeyAction::Read, &ranges[pick][index]));
                 started.elapsed().as_nanos() as u64
             })
             .collect();
@@ -56,7 +56,7 @@ fn decide(compiler: &Compiler, name: &str, tables: &AuthTables) {
         let started = processor_time();
         for sample in 0..SAMPLES {
             let pick = sample.wrapping_mul(7_919) % USERS;
-            black_box(policy.decide_keys(&users[pick], KeyAction::Read, &ranges[pick][index]));
+            black_box(policy.user_decide_keys(&users[pick], KeyAction::Read, &ranges[pick][index]));
         }
         println!(
             "{name:14} {kind:16} mean={} (without the clock)",
@@ -64,7 +64,7 @@ fn decide(compiler: &Compiler, name: &str, tables: &AuthTables) {
         );
         let started = processor_time();
         for _ in 0..SAMPLES {
-            black_box(policy.decide_keys(&users[7], KeyAction::Read, &ranges[7][index]));
+            black_box(policy.user_decide_keys(&users[7], KeyAction::Read, &ranges[7][index]));
         }
         println!(
             "{name:14} {kind:16} mean={} (one user again and again)",

@@ -8,7 +8,9 @@
 use crate::group::{Group, Groups, Roles};
 use ahash::RandomState;
 use arc_swap::ArcSwapOption;
-use keygate_core::{Access, AuthTables, Decision, Fence, KeyAction, KeyRange, Policy, ROOT, Role, User};
+use keygate_core::{
+    Access, AuthTables, Caller, Decision, Fence, KeyAction, KeyRange, Policy, ROOT, Role, User,
+};
 use std::sync::Arc;
 
 pub(crate) type Users =
@@ -71,30 +73,21 @@ impl CompiledPolicy {
     pub fn role(&self, name: &str) -> Option<&Arc<Role>> {
         self.tables.roles.get(name)
     }
-}
 
-impl Policy for CompiledPolicy {
-    fn fence(&self) -> Fence {
-        // There is no platform policy yet: its half of the fence never moves.
-        Fence { platform: 0, keyspace: self.tables.policy_version }
-    }
-
-    fn is_enabled(&self) -> bool {
-        self.tables.enabled
-    }
-
-    fn knows(&self, user: &str) -> bool {
+    pub fn knows_user(&self, user: &str) -> bool {
         self.users.contains_key(user)
     }
 
-    fn decide_keys(&self, user: &str, action: KeyAction, range: &KeyRange) -> Decision {
+    /// [`Policy::decide_keys`] of the user called so.
+    pub fn user_decide_keys(&self, user: &str, action: KeyAction, range: &KeyRange) -> Decision {
         let Some(slot) = self.users.get(user) else {
             return Decision::Deny;
         };
         decision(slot.has_root_role || self.allows_keys(slot, action, range))
     }
 
-    fn decide_other(&self, user: &str, access: &Access) -> Decision {
+    /// [`Policy::decide_other`] of the user called so.
+    pub fn user_decide_other(&self, user: &str, access: &Access) -> Decision {
         let Some(slot) = self.users.get(user) else {
             return Decision::Deny;
         };
@@ -108,6 +101,29 @@ impl Policy for CompiledPolicy {
             Access::UserRecord(name) => slot.has_root_role || name == user,
             Access::RoleRecord(name) => slot.has_root_role || slot.user.roles.contains(name),
         })
+    }
+}
+
+impl Policy for CompiledPolicy {
+    fn fence(&self) -> Fence {
+        // There is no platform policy yet: its half of the fence never moves.
+        Fence { platform: 0, keyspace: self.tables.policy_version }
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.tables.enabled
+    }
+
+    fn knows(&self, caller: &Caller) -> bool {
+        caller.name().is_some_and(|name| self.knows_user(name))
+    }
+
+    fn decide_keys(&self, caller: &Caller, action: KeyAction, range: &KeyRange) -> Decision {
+        caller.name().map_or(Decision::Deny, |name| self.user_decide_keys(name, action, range))
+    }
+
+    fn decide_other(&self, caller: &Caller, access: &Access) -> Decision {
+        caller.name().map_or(Decision::Deny, |name| self.user_decide_other(name, access))
     }
 }
 

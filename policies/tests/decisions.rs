@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use keygate_core::{
     Access, AdminVerb, AuthTables, Decision, KeyAction, KeyRange, KeyspaceId, Permission, PermissionKind,
-    Policy, Role, User,
+    Role, User,
 };
 use keygate_policies::{Compiler, Oracle};
 use std::fs;
@@ -35,8 +35,8 @@ fn every_case_is_decided_as_written() {
         for case in cases {
             let place = format!("{}:{}: {}", path.display(), case.line, case.text);
             let decided = match &case.access {
-                Access::Keys { action, range } => policy.decide_keys(&case.user, *action, range),
-                other => policy.decide_other(&case.user, other),
+                Access::Keys { action, range } => policy.user_decide_keys(&case.user, *action, range),
+                other => policy.user_decide_other(&case.user, other),
             };
             assert_eq!(decided == Decision::Allow, case.expected, "compiled: {place}");
             assert_eq!(

@@ -5,7 +5,7 @@
 mod generated;
 
 use generated::{Generator, KEYSPACE};
-use keygate_core::{Access, AuthTables, Compile, Decision, Fence, KeyAction, KeyRange, KeyspaceId, Policy};
+use keygate_core::{Access, AuthTables, Decision, Fence, KeyAction, KeyRange, KeyspaceId, Policy};
 use keygate_policies::{CompiledPolicy, Compiler};
 use rand::Rng;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,11 +32,14 @@ fn policies_made_step_by_step_decide_as_policies_made_at_once() {
         let fresh = from_nothing(&tables);
         for _ in 0..10 {
             let question = (generator.name(), generator.action(), generator.range());
-            let decision = ask(&*policy, &question);
-            assert_eq!(decision, ask(&*fresh, &question), "{question:?} under {tables:#?}");
+            let decision = ask(&policy, &question);
+            assert_eq!(decision, ask(&fresh, &question), "{question:?} under {tables:#?}");
             let record = Access::RoleRecord(generator.name());
-            assert_eq!(policy.decide_other(&question.0, &record), fresh.decide_other(&question.0, &record));
-            assert_eq!(policy.knows(&question.0), tables.users.contains_key(&question.0));
+            assert_eq!(
+                policy.user_decide_other(&question.0, &record),
+                fresh.user_decide_other(&question.0, &record)
+            );
+            assert_eq!(policy.knows_user(&question.0), tables.users.contains_key(&question.0));
             compared += 1;
             if generator.rng.random_ratio(1, 10) {
                 older.push((policy.clone(), question, decision));
@@ -47,7 +50,7 @@ fn policies_made_step_by_step_decide_as_policies_made_at_once() {
         if older.len() > 50 {
             let pick = generator.rng.random_range(0..older.len());
             let (policy, question, decision) = older.swap_remove(pick);
-            assert_eq!(ask(&*policy, &question), decision, "an old policy changed its mind: {question:?}");
+            assert_eq!(ask(&policy, &question), decision, "an old policy changed its mind: {question:?}");
             remembered += 1;
         }
     }
@@ -56,14 +59,14 @@ fn policies_made_step_by_step_decide_as_policies_made_at_once() {
 }
 
 /// Another keyspace number has no earlier policy, so each call starts from nothing.
-fn from_nothing(tables: &AuthTables) -> Arc<dyn Policy> {
+fn from_nothing(tables: &AuthTables) -> Arc<CompiledPolicy> {
     static COMPILER: LazyLock<Compiler> = LazyLock::new(|| Compiler::new().unwrap());
     static NEXT: AtomicU32 = AtomicU32::new(2);
-    COMPILER.compile(KeyspaceId(NEXT.fetch_add(1, Ordering::Relaxed)), tables, None)
+    COMPILER.compile_policy(KeyspaceId(NEXT.fetch_add(1, Ordering::Relaxed)), tables)
 }
 
-fn ask(policy: &dyn Policy, (user, action, range): &Question) -> Decision {
-    policy.decide_keys(user, *action, range)
+fn ask(policy: &CompiledPolicy, (user, action, range): &Question) -> Decision {
+    policy.user_decide_keys(user, *action, range)
 }
 
 fn change(generator: &mut Generator, tables: &mut AuthTables) {
@@ -96,7 +99,7 @@ fn many_threads_ask_while_policies_follow_each_other() {
             let fresh = from_nothing(&tables);
             let questions = (0..20).map(|_| (generator.name(), generator.action(), generator.range()));
             let answered = questions.map(|question| {
-                let decision = ask(&*fresh, &question);
+                let decision = ask(&fresh, &question);
                 (question, decision)
             });
             (policy, answered.collect())
@@ -109,7 +112,7 @@ fn many_threads_ask_while_policies_follow_each_other() {
                 for round in 0..20 {
                     for (policy, answered) in policies.iter().skip((thread * 50 + round) % 200) {
                         for (question, decision) in answered {
-                            assert_eq!(ask(&**policy, question), *decision, "{question:?}");
+                            assert_eq!(ask(policy, question), *decision, "{question:?}");
                         }
                     }
                 }

@@ -5,7 +5,7 @@ mod generated;
 
 use bytes::Bytes;
 use generated::{Generator, KEYSPACE};
-use keygate_core::{KeyRange, Policy};
+use keygate_core::KeyRange;
 use keygate_policies::Compiler;
 use rand::Rng;
 use std::fs;
@@ -82,9 +82,9 @@ fn any_bytes_are_decided() {
                 KeyRange::From(key.clone()),
             ] {
                 let action = generator.action();
-                policy.decide_keys(&user, action, &range);
+                policy.user_decide_keys(&user, action, &range);
                 let name = generator.name();
-                policy.decide_keys(&name, action, &range);
+                policy.user_decide_keys(&name, action, &range);
                 decisions += 2;
             }
         }

@@ -16,7 +16,8 @@ use super::tenants::Tenants;
 use super::value::Kept;
 use bytes::Bytes;
 use keygate_core::{
-    AuthTables, Compile, Decision, Fence, KeyRange, KeyspaceId, LeaseId, Policy, Sealed, Tenant, TenantState,
+    AuthTables, Caller, Compile, Decision, Fence, KeyRange, KeyspaceId, LeaseId, Policy, Sealed, Tenant,
+    TenantState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -272,15 +273,15 @@ impl Policy for Nobody {
         true
     }
 
-    fn knows(&self, _: &str) -> bool {
+    fn knows(&self, _: &Caller) -> bool {
         false
     }
 
-    fn decide_keys(&self, _: &str, _: keygate_core::KeyAction, _: &KeyRange) -> Decision {
+    fn decide_keys(&self, _: &Caller, _: keygate_core::KeyAction, _: &KeyRange) -> Decision {
         Decision::Deny
     }
 
-    fn decide_other(&self, _: &str, _: &keygate_core::Access) -> Decision {
+    fn decide_other(&self, _: &Caller, _: &keygate_core::Access) -> Decision {
         Decision::Deny
     }
 }

@@ -27,13 +27,13 @@ impl Policy for Open {
     fn is_enabled(&self) -> bool {
         self.1
     }
-    fn knows(&self, _: &str) -> bool {
+    fn knows(&self, _: &Caller) -> bool {
         true
     }
-    fn decide_keys(&self, _: &str, _: KeyAction, _: &KeyRange) -> Decision {
+    fn decide_keys(&self, _: &Caller, _: KeyAction, _: &KeyRange) -> Decision {
         Decision::Allow
     }
-    fn decide_other(&self, _: &str, _: &Access) -> Decision {
+    fn decide_other(&self, _: &Caller, _: &Access) -> Decision {
         Decision::Allow
     }
 }

@@ -29,16 +29,16 @@ impl Policy for RootOnlyPolicy {
         self.enabled
     }
 
-    fn knows(&self, user: &str) -> bool {
-        self.users.iter().any(|name| name == user)
+    fn knows(&self, caller: &Caller) -> bool {
+        self.users.iter().any(|name| Some(name.as_str()) == caller.name())
     }
 
-    fn decide_keys(&self, user: &str, _: KeyAction, _: &KeyRange) -> Decision {
-        if user == "root" { Decision::Allow } else { Decision::Deny }
+    fn decide_keys(&self, caller: &Caller, _: KeyAction, _: &KeyRange) -> Decision {
+        if caller.name() == Some("root") { Decision::Allow } else { Decision::Deny }
     }
 
-    fn decide_other(&self, user: &str, _: &Access) -> Decision {
-        if user == "root" { Decision::Allow } else { Decision::Deny }
+    fn decide_other(&self, caller: &Caller, _: &Access) -> Decision {
+        if caller.name() == Some("root") { Decision::Allow } else { Decision::Deny }
     }
 }
 

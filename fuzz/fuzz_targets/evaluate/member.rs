@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use keygate_core::{
-    Access, Answer, AuthTables, Compile, Decision, Fence, KeyAction, KeyRange, KeyspaceId, Operation, Policy,
-    Refusal, Sealed,
+    Access, Answer, AuthTables, Caller, Compile, Decision, Fence, KeyAction, KeyRange, KeyspaceId, Operation,
+    Policy, Refusal, Sealed,
 };
 use keygate_engine::mvcc::{
     Change, Command, Effects, Keyspace, Loader, Revision, Row, RowError, RowKey, RowSource, State,
@@ -164,15 +164,15 @@ impl Policy for NoPolicy {
         false
     }
 
-    fn knows(&self, _: &str) -> bool {
+    fn knows(&self, _: &Caller) -> bool {
         false
     }
 
-    fn decide_keys(&self, _: &str, _: KeyAction, _: &KeyRange) -> Decision {
+    fn decide_keys(&self, _: &Caller, _: KeyAction, _: &KeyRange) -> Decision {
         Decision::Deny
     }
 
-    fn decide_other(&self, _: &str, _: &Access) -> Decision {
+    fn decide_other(&self, _: &Caller, _: &Access) -> Decision {
         Decision::Deny
     }
 }

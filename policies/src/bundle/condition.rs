@@ -2,33 +2,8 @@
 
 use super::instant::{Instant, MINUTES_OF_WEEK};
 use super::spans::Spans;
+pub use keygate_core::ConnectionKind as Connection;
 use std::net::IpAddr;
-
-/// How the client is connected.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Connection {
-    Plain,
-    /// The server has shown a certificate, the client none.
-    Tls,
-    /// Both have.
-    Mtls,
-}
-
-impl Connection {
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Tls, Self::Mtls];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Tls => "tls",
-            Self::Mtls => "mtls",
-        }
-    }
-
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
 
 /// A set of kinds of connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

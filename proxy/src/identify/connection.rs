@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use keygate_core::{ConnectionKind, Origin};
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -91,6 +92,16 @@ impl ConnectionIdentity {
 
     pub fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    /// What a policy can ask about where requests on this connection come from.
+    pub fn origin(&self) -> Origin {
+        let connection = match (self.tls, &self.certificate) {
+            (false, _) => ConnectionKind::Plain,
+            (true, None) => ConnectionKind::Tls,
+            (true, Some(_)) => ConnectionKind::Mtls,
+        };
+        Origin { source: Some(self.peer.ip().to_canonical()), connection: Some(connection) }
     }
 
     pub fn server_name(&self) -> Option<&str> {

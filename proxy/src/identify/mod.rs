@@ -23,7 +23,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
-use keygate_core::{AuthTables, Caller, Evidence, KeyspaceId, PasswordHash, Refusal, Secret, Tenant, User};
+use keygate_core::{
+    AuthTables, Caller, Evidence, Groups, KeyspaceId, PasswordHash, Refusal, Secret, Tenant, User,
+};
 
 use connection::Remembered;
 use jwt::Claims;
@@ -91,6 +93,8 @@ impl Identifier {
                     keyspace,
                     name: certificate.common_name.clone(),
                     evidence: Evidence::Certificate,
+                    groups: Groups::NONE,
+                    origin: connection.origin(),
                 },
                 Some(_) | None => return Ok(Caller::Anonymous { keyspace }),
             },
@@ -122,8 +126,13 @@ impl Identifier {
                 if !is_current || !found.touch(Instant::now(), tokens.ttl()) {
                     return Err(Refusal::InvalidToken);
                 }
-                let evidence = Evidence::SimpleToken;
-                Ok(Caller::User { keyspace: *keyspace, name: user.clone(), evidence })
+                Ok(Caller::User {
+                    keyspace: *keyspace,
+                    name: user.clone(),
+                    evidence: Evidence::SimpleToken,
+                    groups: Groups::NONE,
+                    origin: connection.origin(),
+                })
             }
             Tokens::Jwt(keys) => {
                 let claims = match connection.recall(token) {
@@ -141,6 +150,8 @@ impl Identifier {
                     keyspace: keyspace_of_claims(&claims, directory)?,
                     name: claims.username.clone(),
                     evidence: Evidence::Jwt { auth_revision: claims.revision },
+                    groups: Groups::NONE,
+                    origin: connection.origin(),
                 })
             }
         }
