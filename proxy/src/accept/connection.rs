@@ -19,6 +19,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tonic::body::Body;
 
 use super::handler::{Handler, Served};
+use super::lapse::Shown;
 use super::listener::Endpoint;
 use super::log_budget::Line;
 use super::probation::Probation;
@@ -36,6 +37,8 @@ const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Bytes of answers that wait for one slow client's stream.
 const SEND_BUFFER: usize = 1 << 20;
+/// For streams to tell their clients that the certificate lapsed.
+const LAPSE_GRACE: Duration = Duration::from_millis(500);
 
 /// What the operator allows of connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,11 +92,12 @@ pub(super) async fn serve(
     let identity = ConnectionIdentity::new(peer, is_tls, client.server_name.as_deref(), client.name, proof);
     let identity = identity.with_room(room);
     // A certificate that our CA signed is proof enough not to be a stranger, whatever it names.
-    if client.verified {
+    if client.shown.is_some() {
         identity.proof().given();
     }
-    let stay = Stay { place: &evicted, probation: &probation, limits: &shared.limits, drain };
     let identity = Arc::new(identity);
+    let lapse = lapse(client.shown, endpoint.tls.clone(), identity.clone());
+    let stay = Stay { place: &evicted, probation: &probation, limits: &shared.limits, drain, lapse };
     let service = ConnectionService { handler, endpoint, identity, probation: probation.clone() };
     let io = TokioIo::new(stream);
     let outcome = match spoken {
@@ -121,7 +125,8 @@ struct Begun {
 /// What a client's certificate said.
 #[derive(Default)]
 struct Client {
-    verified: bool,
+    /// A certificate that was verified.
+    shown: Option<Shown>,
     name: Option<CertificateName>,
     /// Which host it said it wants to reach.
     server_name: Option<String>,
@@ -153,13 +158,15 @@ async fn begin(
     let transport = match tls {
         None => Transport::Plain(stream),
         Some(tls) => {
+            // Before the configuration is taken, so that no change after it is missed.
+            let changes = tls.changes();
             let handshake = timeout_at(deadline, handshake(stream, tls)).await;
             let Some(stream) = handshake.map_err(|_| Rejection::HandshakeTimeout)?? else { return Ok(None) };
             let session = stream.get_ref().1;
             client.server_name = session.server_name().map(str::to_owned);
-            if let Some([certificate, ..]) = session.peer_certificates() {
-                client.verified = true;
+            if let Some(chain @ [certificate, ..]) = session.peer_certificates() {
                 client.name = CertificateName::read(certificate);
+                client.shown = Some(Shown::new(chain, changes));
             }
             Transport::Tls(Box::new(stream))
         }
@@ -185,12 +192,21 @@ async fn handshake(
     }
 }
 
-/// rustls's own words, but for the mistake that is made most.
+/// rustls's own words, but for the mistakes whose remedy it cannot know.
 fn cause(error: &std::io::Error) -> String {
-    use rustls::{Error, InvalidMessage};
+    use rustls::{CertificateError, Error, InvalidMessage};
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
             "the client does not speak TLS; is its endpoint `http://`?".to_owned()
+        }
+        Some(Error::InvalidCertificate(
+            CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. },
+        )) => format!("{error}: the list of the client's authority in --client-crl-file must be renewed"),
+        Some(Error::InvalidCertificate(CertificateError::Revoked)) => {
+            "the client's certificate was revoked".to_owned()
+        }
+        Some(Error::InvalidCertificate(CertificateError::UnknownRevocationStatus)) => {
+            format!("{error}: --client-crl-file has no list of the authority that issued the certificate")
         }
         Some(_) | None => error.to_string(),
     }
@@ -320,10 +336,26 @@ struct Stay<'a> {
     probation: &'a Probation,
     limits: &'a HttpLimits,
     drain: watch::Receiver<Drain>,
+    lapse: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Completes when the certificate does not hold any more, after requests were told so.
+fn lapse(
+    shown: Option<Shown>,
+    tls: Option<Arc<ReloadingTls>>,
+    identity: Arc<ConnectionIdentity>,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let (Some(shown), Some(tls)) = (shown, tls) else { return Box::pin(std::future::pending()) };
+    Box::pin(async move {
+        let why = shown.lapse(&tls).await;
+        tracing::info!(remote_addr = %identity.peer(), ?why, "a connection is closed: its certificate does not hold any more");
+        identity.end(why);
+    })
 }
 
 impl Stay<'_> {
     async fn finish<C: Graceful>(mut self, mut connection: Pin<Box<C>>) -> hyper::Result<()> {
+        let mut has_lapsed = false;
         {
             let mut told_to_go = pin!(self.drain.wait_for(|drain| *drain != Drain::Serving));
             let mut evicted = pin!(self.place.evicted());
@@ -333,10 +365,17 @@ impl Stay<'_> {
                 outcome = connection.as_mut() => return outcome,
                 () = evicted.as_mut() => return Ok(()),
                 () = overdue.as_mut() => {}
+                () = self.lapse.as_mut() => has_lapsed = true,
                 _ = told_to_go.as_mut() => {}
             }
         }
         connection.as_mut().begin_shutdown();
+        let cut = async {
+            if !has_lapsed {
+                self.lapse.as_mut().await;
+            }
+            tokio::time::sleep(LAPSE_GRACE).await;
+        };
         // Requests that are open may end, but a stranger's do not last.
         let grace = self.limits.handshake_timeout;
         tokio::select! {
@@ -344,6 +383,7 @@ impl Stay<'_> {
             outcome = connection.as_mut() => outcome,
             () = self.place.evicted() => Ok(()),
             () = overdue(self.probation, grace) => Ok(()),
+            () = cut => Ok(()),
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tonic::body::Body;
 
 use super::listener::Endpoint;
-use super::until_drain::UntilDrain;
+use super::until_end::UntilEnd;
 use super::worker::Drain;
 use crate::http::Endpoints;
 use crate::identify::ConnectionIdentity;
@@ -51,8 +51,8 @@ impl Handler for Stages {
             }
             let draining = self.draining.clone();
             return Box::pin(async move {
-                let response = grpc.call(connection, request).await;
-                response.map(|body| Body::new(UntilDrain::new(body, draining)))
+                let response = grpc.call(connection.clone(), request).await;
+                response.map(|body| Body::new(UntilEnd::new(body, draining, connection)))
             });
         }
         if connection.proof().is_crowded() {

@@ -11,12 +11,13 @@
 mod acceptor;
 mod connection;
 mod handler;
+mod lapse;
 mod listener;
 mod log_budget;
 mod probation;
 mod strangers;
 mod stream;
-mod until_drain;
+mod until_end;
 mod worker;
 
 pub use acceptor::{Acceptor, Listening};

@@ -153,6 +153,7 @@ impl Authority {
             cert: at("cert.pem"),
             key: at("key.pem"),
             client_certificates: demand(at("ca.pem")),
+            revocation: None,
             versions: Versions::Both,
             cipher_suites: Vec::new(),
             private_key_only: true,

@@ -15,7 +15,7 @@ use crate::authorize::Endpoint;
 use crate::config::{AuthToken, AutoCompaction, Config, JwtMethod, Mode, TlsVersion};
 use crate::identify::{JwtKeys, SimpleTokens, Tokens};
 use crate::pki::{Demand, Serving};
-use crate::tls::{ClientCertificates, TlsSources, Versions};
+use crate::tls::{ClientCertificates, Revocation, TlsSources, Unlisted, Versions};
 
 /// A txn in a txn in a txn …: deeper than any program writes, and far from what a stack bears.
 const TXN_DEPTH: usize = 32;
@@ -95,10 +95,15 @@ pub(super) fn tls(config: &Config, files: &Serving) -> TlsSources {
         (TlsVersion::V1_3, _) => Versions::Tls13Only,
         (TlsVersion::V1_2, TlsVersion::V1_3) => Versions::Both,
     };
+    let unlisted = match config.mode {
+        Mode::Keygate => Unlisted::Refused,
+        Mode::Etcd => Unlisted::Accepted,
+    };
     TlsSources {
         cert: files.cert.clone(),
         key: files.key.clone(),
         client_certificates,
+        revocation: config.client_crl_file.clone().map(|path| Revocation { path, unlisted }),
         versions,
         cipher_suites: config.cipher_suites.clone(),
         private_key_only: config.mode == Mode::Keygate,

@@ -26,6 +26,7 @@ pub fn check_files(config: &Config) -> Problems {
             public.extend(ca_file(client_certificates));
         }
     }
+    public.extend(config.client_crl_file.iter().map(|path| ("client-crl-file", path)));
     if let AuthToken::Jwt(jwt) = &config.auth_token {
         // What checks a keyed hash also makes one.
         let checking = if jwt.method.is_symmetric() { &mut private } else { &mut public };

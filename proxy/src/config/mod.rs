@@ -55,6 +55,8 @@ pub struct Config {
     /// What MemberList returns and clients dial.
     pub advertise_client: Vec<Url>,
     pub tls: ClientTls,
+    /// Lists of revoked client certificates.
+    pub client_crl_file: Option<PathBuf>,
     pub tls_min: TlsVersion,
     pub tls_max: TlsVersion,
     /// IANA names, in the operator's order; empty means the library's own choice.

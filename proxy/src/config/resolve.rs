@@ -61,6 +61,7 @@ impl Resolver<'_> {
             listen_client_http,
             listen_metrics,
             advertise_client,
+            client_crl_file: self.client_crl_file(&draft, &tls),
             tls,
             tls_min: draft.tls_min,
             tls_max: draft.tls_max,

@@ -2,15 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use keygate_core::{ConnectionKind, Origin};
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::jwt::Claims;
 use super::simple_token::Entry;
 use crate::rpc::{ConnectionRoom, MessageRoom};
+use crate::tls::Lapse;
 
 /// Told once, when the other side has shown who it is, so that its place among the strangers
 /// becomes free. Cheap to call again.
@@ -54,6 +57,14 @@ pub struct ConnectionIdentity {
     room: Arc<ConnectionRoom>,
     /// A connection nearly always shows the same token; looking it up once is enough.
     last_token: Mutex<Option<LastToken>>,
+    standing: Standing,
+}
+
+/// Whether the certificate that the connection began with still holds.
+struct Standing {
+    /// The same as `lapse`, for those who look at each request.
+    is_over: AtomicBool,
+    lapse: watch::Sender<Option<Lapse>>,
 }
 
 struct LastToken {
@@ -78,7 +89,29 @@ impl ConnectionIdentity {
     ) -> Self {
         let room = MessageRoom::new(usize::MAX).connection();
         let server_name = server_name.map(|name| name.to_ascii_lowercase().into());
-        Self { peer, tls, server_name, certificate, proof, room, last_token: Mutex::new(None) }
+        let standing = Standing { is_over: AtomicBool::new(false), lapse: watch::Sender::new(None) };
+        Self { peer, tls, server_name, certificate, proof, room, last_token: Mutex::new(None), standing }
+    }
+
+    /// Nothing that is asked from now on is answered, and streams end.
+    pub fn end(&self, lapse: Lapse) {
+        self.standing.is_over.store(true, Ordering::Release);
+        self.standing.lapse.send_replace(Some(lapse));
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.standing.is_over.load(Ordering::Acquire)
+    }
+
+    /// Completes when the connection is over.
+    pub async fn lapse(&self) -> Lapse {
+        let mut told = self.standing.lapse.subscribe();
+        let lapse = told.wait_for(Option::is_some).await.ok().and_then(|lapse| *lapse);
+        match lapse {
+            Some(lapse) => lapse,
+            // The sender lives as long as we do.
+            None => std::future::pending().await,
+        }
     }
 
     /// Shares the room for unfinished messages with other connections.

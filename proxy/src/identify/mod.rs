@@ -68,6 +68,9 @@ impl Identifier {
         metadata: &HeaderMap,
         directory: &dyn Directory,
     ) -> Result<Caller, Refusal> {
+        if connection.is_over() {
+            return Err(Refusal::InvalidToken);
+        }
         let host = connection.server_name().and_then(|host| directory.keyspace_of_host(host));
         let keyspace = host.unwrap_or(KeyspaceId::DEFAULT);
         let auth = directory.auth(keyspace).ok_or(Refusal::PermissionDenied)?;

@@ -6,6 +6,8 @@
 //! Sessions are never resumed: a resumed one would skip the check of the client's certificate, and
 //! connections of gRPC last long enough not to need it.
 
+mod authority;
+mod crl;
 mod material;
 mod reload;
 
@@ -13,9 +15,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
+use rustls::server::NoServerSessionStorage;
+use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
+use authority::{Authority, Demand};
+
+pub use authority::{Lapse, Revocation, Unlisted};
 pub use reload::ReloadingTls;
 
 /// Where everything comes from.
@@ -24,6 +29,8 @@ pub struct TlsSources {
     pub cert: PathBuf,
     pub key: PathBuf,
     pub client_certificates: ClientCertificates,
+    /// Which client certificates were revoked. None: nobody asks.
+    pub revocation: Option<Revocation>,
     pub versions: Versions,
     /// IANA names of TLS 1.2 suites in the operator's order; empty leaves the choice to rustls.
     /// Those of TLS 1.3 are not up for choice, as in Go.
@@ -61,12 +68,21 @@ pub enum TlsError {
     Mismatch { cert: PathBuf, key: PathBuf },
     #[error("certificate authority in `{}` cannot be used: {why}", path.display())]
     BadAuthority { path: PathBuf, why: String },
+    #[error("revocation lists in `{}` cannot be used: {why}", path.display())]
+    BadRevocationList { path: PathBuf, why: String },
     #[error("certificate in `{}` or its key cannot be used: {why}", path.display())]
     Unusable { path: PathBuf, why: String },
 }
 
-/// The configuration of a new connection.
-pub fn load(sources: &TlsSources) -> Result<Arc<ServerConfig>, TlsError> {
+/// What was made of the files.
+pub(crate) struct Loaded {
+    /// Of a new connection.
+    pub(crate) config: Arc<ServerConfig>,
+    authority: Option<Authority>,
+}
+
+/// Reads all files.
+pub(crate) fn load(sources: &TlsSources) -> Result<Loaded, TlsError> {
     let provider = Arc::new(provider(&sources.cipher_suites));
     let unusable = |error: &dyn std::fmt::Display| TlsError::Unusable {
         path: sources.cert.clone(),
@@ -75,27 +91,17 @@ pub fn load(sources: &TlsSources) -> Result<Arc<ServerConfig>, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&protocol_versions(sources.versions))
         .map_err(|error| unusable(&error))?;
-    let builder = match &sources.client_certificates {
-        ClientCertificates::Ignored => builder.with_no_client_auth(),
-        ClientCertificates::Optional { ca } | ClientCertificates::Required { ca } => {
-            let roots = material::authorities(ca)?;
-            let bad = |error: &dyn std::fmt::Display| TlsError::BadAuthority {
-                path: ca.clone(),
-                why: error.to_string(),
-            };
-            let mut store = RootCertStore::empty();
-            for root in roots {
-                store.add(root).map_err(|error| bad(&error))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(store.into(), provider.clone());
-            let verifier = match sources.client_certificates {
-                ClientCertificates::Required { .. } => verifier,
-                ClientCertificates::Optional { .. } | ClientCertificates::Ignored => {
-                    verifier.allow_unauthenticated()
-                }
-            };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| bad(&error))?)
-        }
+    let authority = match &sources.client_certificates {
+        ClientCertificates::Ignored => None,
+        ClientCertificates::Optional { ca } => Some((ca, Demand::Optional)),
+        ClientCertificates::Required { ca } => Some((ca, Demand::Required)),
+    };
+    let revocation = sources.revocation.as_ref();
+    let authority =
+        authority.map(|(ca, demand)| Authority::load(ca, revocation, demand, &provider)).transpose()?;
+    let builder = match &authority {
+        None => builder.with_no_client_auth(),
+        Some(authority) => builder.with_client_cert_verifier(authority.newcomers.clone()),
     };
     let pair = material::key_pair(sources)?;
     let mut config = builder.with_single_cert(pair.chain, pair.key).map_err(|error| match error {
@@ -107,7 +113,7 @@ pub fn load(sources: &TlsSources) -> Result<Arc<ServerConfig>, TlsError> {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Arc::new(config))
+    Ok(Loaded { config: Arc::new(config), authority })
 }
 
 fn protocol_versions(versions: Versions) -> Vec<&'static SupportedProtocolVersion> {

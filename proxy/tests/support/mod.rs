@@ -1,17 +1,21 @@
 //! A real server process, and callers who show it what they like.
 
+pub(crate) mod authority;
+
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use authority::Signed;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use hyper_util::rt::TokioIo;
 use keygate_proto::etcdserverpb::{AuthenticateRequest, auth_client::AuthClient};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tempfile::TempDir;
@@ -31,6 +35,8 @@ pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
     directory: TempDir,
+    /// Since it was ready.
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 /// What a caller shows.
@@ -65,10 +71,14 @@ impl Server {
             .unwrap();
         let stderr = child.stderr.take().unwrap();
         let (sender, lines) = channel();
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let keep = kept.clone();
         // Reads to the end, so that the server never waits for somebody to read its log.
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                drop(sender.send(line));
+                if let Err(unread) = sender.send(line) {
+                    keep.lock().unwrap().push(unread.0);
+                }
             }
         });
         let (start, mut address, mut log) = (Instant::now(), None, Vec::new());
@@ -85,7 +95,23 @@ impl Server {
             }
             log.push(line);
         }
-        Self { child, address: address.expect("the log names the address"), directory }
+        Self { child, address: address.expect("the log names the address"), directory, log: kept }
+    }
+
+    /// Waits for a line of the log that has all of `words`.
+    pub(crate) async fn logs(&self, words: &[&str]) -> String {
+        let start = Instant::now();
+        loop {
+            let found = {
+                let log = self.log.lock().unwrap();
+                log.iter().find(|line| words.iter().all(|word| line.contains(word))).cloned()
+            };
+            if let Some(line) = found {
+                return line;
+            }
+            assert!(start.elapsed() < PATIENCE / 4, "{words:?} is not in the log: {:#?}", self.log.lock());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// A page that needs no login.
@@ -109,6 +135,17 @@ impl Server {
 
     /// TLS as a client speaks it who has a certificate of this name, or none.
     fn client(&self, certificate: Option<&'static str>) -> rustls::ClientConfig {
+        let identity = certificate.map(|name| {
+            let (certificate, key) = self.issue(name);
+            (vec![certificate], key)
+        });
+        self.client_who_shows(identity)
+    }
+
+    fn client_who_shows(
+        &self,
+        identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    ) -> rustls::ClientConfig {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.pki("ca.pem")).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -116,17 +153,36 @@ impl Server {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
-        match certificate {
+        match identity {
             None => config.with_no_client_auth(),
-            Some(name) => {
-                let (certificate, key) = self.issue(name);
-                config.with_client_auth_cert(vec![certificate], key).unwrap()
-            }
+            Some((chain, key)) => config.with_client_auth_cert(chain, key).unwrap(),
         }
     }
 
+    /// With a certificate of a test's own authority, on one connection.
+    pub(crate) async fn with_certificate(&self, signed: &Signed) -> Caller {
+        self.at_host("localhost", Some(signed)).await
+    }
+
+    /// At a host that the server's own certificate need not name.
+    pub(crate) async fn at_host(&self, host: &'static str, signed: Option<&Signed>) -> Caller {
+        let mut config = self.client_who_shows(signed.map(|signed| (signed.chain.clone(), signed.key())));
+        if host != "localhost" {
+            config.dangerous().set_certificate_verifier(Arc::new(AnyHost));
+        }
+        self.dial(config, host, None).await
+    }
+
     pub(crate) async fn caller(&self, shown: Shown) -> Caller {
-        let mut config = self.client(shown.certificate);
+        self.dial(self.client(shown.certificate), "localhost", shown.token).await
+    }
+
+    async fn dial(
+        &self,
+        mut config: rustls::ClientConfig,
+        host: &'static str,
+        token: Option<String>,
+    ) -> Caller {
         config.alpn_protocols = vec![b"h2".to_vec()];
         let connector = TlsConnector::from(Arc::new(config));
         let address = self.address;
@@ -134,13 +190,13 @@ impl Server {
             let connector = connector.clone();
             async move {
                 let stream = TcpStream::connect(address).await?;
-                let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
+                let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
                 connector.connect(name, stream).await.map(TokioIo::new)
             }
         });
         let endpoint = Endpoint::from_static("http://localhost").connect_timeout(PATIENCE);
         let channel = endpoint.connect_with_connector(connect).await.unwrap();
-        Caller { channel, token: shown.token }
+        Caller { channel, token }
     }
 
     /// With a certificate of this name.
@@ -183,6 +239,46 @@ impl Server {
         let certificate = leaf.signed_by(&key, &issuer).unwrap();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         (certificate.der().clone(), key)
+    }
+}
+
+/// A client that does not care whose certificate it is shown.
+#[derive(Debug)]
+struct AnyHost;
+
+impl ServerCertVerifier for AnyHost {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

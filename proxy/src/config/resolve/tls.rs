@@ -1,5 +1,7 @@
 //! Which certificates the client port shows, and which it asks for.
 
+use std::path::PathBuf;
+
 use super::Resolver;
 use crate::config::{
     Ca, ClientCertificates, ClientTls, Mode,
@@ -72,6 +74,27 @@ impl Resolver<'_> {
                     );
                 }
                 ClientTls::Off
+            }
+        }
+    }
+
+    pub(super) fn client_crl_file(&mut self, draft: &Draft, tls: &ClientTls) -> Option<PathBuf> {
+        let file = draft.client_crl_file.clone()?;
+        match tls {
+            ClientTls::Managed { client_certificates } | ClientTls::Files { client_certificates, .. }
+                if *client_certificates != ClientCertificates::Ignored =>
+            {
+                Some(file)
+            }
+            ClientTls::Off
+            | ClientTls::SelfSigned { .. }
+            | ClientTls::Managed { .. }
+            | ClientTls::Files { .. } => {
+                self.warn(
+                    "client-crl-file",
+                    "accepted, has no effect: client certificates are not asked for",
+                );
+                None
             }
         }
     }

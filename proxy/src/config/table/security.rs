@@ -8,8 +8,8 @@ use super::{
 };
 use crate::config::{draft, values};
 
-/// Going on without it would let in a client that the operator shut out.
-const NO_REVOCATION: &str = "certificate revocation lists are not checked yet, so a revoked certificate would still be accepted; remove the setting, or issue from a new CA";
+/// Going on without it would let in a member that the operator shut out.
+const NO_REVOCATION: &str = "revocation lists of peers are not checked yet, so a revoked certificate would still be accepted; remove the setting, or issue from a new CA";
 const NO_HOSTNAME_RULE: &str = "client certificates are not yet restricted by host name, so more clients would be accepted than you asked for; remove the setting, or issue from a CA of their own";
 const NO_GATEWAY: &str = "accepted, has no effect: Keygate does not dial itself";
 
@@ -27,7 +27,8 @@ pub(super) const FLAGS: &[Flag] = &[
         .in_section(ClientTransport, "client-cert-file")
         .no_effect(NO_GATEWAY),
     Flag::new(Security, "client-key-file", Kind::Path, "", "Its key.").in_section(ClientTransport, "client-key-file").no_effect(NO_GATEWAY),
-    Flag::new(Security, "client-crl-file", Kind::Path, "", "List of revoked client certificates.").refused(NO_REVOCATION),
+    Flag::new(Security, "client-crl-file", Kind::Path, "", "Lists of revoked client certificates, PEM or DER, signed by their authorities. Read again when it changes; connections with a revoked certificate are closed. A list that has expired refuses all certificates of its authority.")
+        .sets(|draft, text| draft::path(&mut draft.client_crl_file, text)),
     Flag::new(Security, "client-cert-allowed-hostname", Kind::List, "", "Host names of which a client certificate must carry one.")
         .in_section(ClientTransport, "allowed-hostname")
         .refused(NO_HOSTNAME_RULE),
