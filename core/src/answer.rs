@@ -2,6 +2,7 @@
 
 use crate::auth::{Permission, Secret};
 use crate::operation::{AlarmKind, LeaseId};
+use crate::quota::QuotaInfo;
 use crate::tenant::TenantInfo;
 use bytes::Bytes;
 
@@ -108,6 +109,7 @@ pub enum Answer<V> {
     Names(Vec<String>),
     Permissions(Vec<Permission>),
     Tenants(Vec<TenantInfo>),
+    Quotas(Vec<QuotaInfo>),
     Serving,
 }
 
@@ -185,6 +187,7 @@ impl<V> Answer<V> {
             Self::Names(v) => Answer::Names(v),
             Self::Permissions(v) => Answer::Permissions(v),
             Self::Tenants(tenants) => Answer::Tenants(tenants),
+            Self::Quotas(quotas) => Answer::Quotas(quotas),
             Self::Serving => Answer::Serving,
         })
     }

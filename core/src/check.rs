@@ -69,6 +69,9 @@ impl<V: ValueSize> Operation<V> {
             | Self::TenantDelete { .. }
             | Self::TenantGet { .. }
             | Self::TenantList
+            | Self::QuotaSet(_)
+            | Self::QuotaShow(_)
+            | Self::QuotaRecount(_)
             | Self::Health => Ok(()),
         }
     }

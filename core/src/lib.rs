@@ -15,6 +15,7 @@ mod auth;
 mod caller;
 mod check;
 mod operation;
+mod quota;
 mod tenant;
 mod walk;
 
@@ -41,6 +42,10 @@ pub use operation::{
 };
 pub use permit::{InternalReason, LeaseFence, Permit, PermitParts, Subject, decide_at_apply};
 pub use policy::{Compile, Decision, Fence, LeaseKeys, Policy};
+pub use quota::{
+    LimitChange, MAX_QUOTA_PREFIXES, QuotaBound, QuotaInfo, QuotaKind, QuotaLimits, QuotaOf, QuotaSet,
+    QuotaUse,
+};
 pub use range::KeyRange;
 pub use refusal::Refusal;
 pub use tenant::{

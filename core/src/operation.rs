@@ -5,6 +5,7 @@
 //! the log's format; the list of operations is not, the log has its own.
 
 use crate::auth::{Credential, Permission};
+use crate::quota::{QuotaOf, QuotaSet};
 use crate::range::KeyRange;
 use crate::tenant::{TenantChange, TenantCreate, TenantName};
 use bytes::Bytes;
@@ -102,6 +103,11 @@ pub enum Operation<V> {
         name: TenantName,
     },
     TenantList,
+
+    QuotaSet(QuotaSet),
+    QuotaShow(QuotaOf),
+    /// Counts everything, and shows that beside the counters.
+    QuotaRecount(QuotaOf),
 
     /// `grpc.health.v1.Health`.
     Health,
@@ -319,6 +325,9 @@ impl<V> Operation<V> {
                 | Self::TenantDelete { .. }
                 | Self::TenantGet { .. }
                 | Self::TenantList
+                | Self::QuotaSet(_)
+                | Self::QuotaShow(QuotaOf::Default | QuotaOf::Tenant(_) | QuotaOf::All)
+                | Self::QuotaRecount(_)
         )
     }
 
@@ -345,7 +354,8 @@ impl<V> Operation<V> {
             | Self::RoleRevokePermission(_)
             | Self::TenantCreate(_)
             | Self::TenantChange { .. }
-            | Self::TenantDelete { .. } => true,
+            | Self::TenantDelete { .. }
+            | Self::QuotaSet(_) => true,
             Self::Txn(txn) => !txn.is_read_only(),
             Self::Alarm(alarm) => alarm.action != AlarmAction::Get,
             Self::Range(_)
@@ -367,6 +377,8 @@ impl<V> Operation<V> {
             | Self::RoleList
             | Self::TenantGet { .. }
             | Self::TenantList
+            | Self::QuotaShow(_)
+            | Self::QuotaRecount(_)
             | Self::Health => false,
         }
     }

@@ -1,6 +1,7 @@
 //! Why a request was not done. One list for the whole product; `proxy`'s status stage alone turns
 //! it into gRPC codes and etcd's texts.
 
+use crate::quota::QuotaBound;
 use crate::tenant::TenantName;
 use thiserror::Error;
 
@@ -44,6 +45,17 @@ pub enum Refusal {
     NoSpace,
     #[error("too many requests are waiting")]
     TooManyRequests,
+
+    // Quotas.
+    #[error("quota of {} {}{} is reached: {} are used", .0.limit, .0.kind, .0.place(), .0.used)]
+    QuotaReached(Box<QuotaBound>),
+    #[error(
+        "{} {} are used already{}, more than the new quota of {}: make room first, or set it by force, which takes nothing away but lets nothing grow",
+        .0.used, .0.kind, .0.place(), .0.limit
+    )]
+    QuotaBelowUse(Box<QuotaBound>),
+    #[error("more than `{limit}` prefixes with quotas")]
+    TooManyQuotas { limit: usize },
 
     // Leases.
     #[error("lease not found")]

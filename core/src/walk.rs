@@ -9,6 +9,7 @@ use crate::operation::{
     AlarmAction, Compare, CompareTarget, DeleteRange, LeaseId, Operation, Put, PutLease, PutValue, Range,
     Txn, TxnOp,
 };
+use crate::quota::QuotaOf;
 use crate::range::KeyRange;
 use bytes::Bytes;
 
@@ -98,6 +99,12 @@ impl<V> Operation<V> {
                 visit(Access::Admin(AdminVerb::TenantChange));
             }
             Self::TenantGet { .. } | Self::TenantList => visit(Access::Admin(AdminVerb::TenantList)),
+            Self::QuotaSet(_) => visit(Access::Admin(AdminVerb::TenantChange)),
+            // A tenant's root may know why its writes are refused.
+            Self::QuotaShow(QuotaOf::Own) => visit(Access::Admin(AdminVerb::AuthChange)),
+            Self::QuotaShow(QuotaOf::Default | QuotaOf::Tenant(_) | QuotaOf::All) | Self::QuotaRecount(_) => {
+                visit(Access::Admin(AdminVerb::TenantList));
+            }
         }
     }
 
@@ -152,6 +159,9 @@ impl<V> Operation<V> {
             Self::TenantDelete { name } => Operation::TenantDelete { name },
             Self::TenantGet { name } => Operation::TenantGet { name },
             Self::TenantList => Operation::TenantList,
+            Self::QuotaSet(v) => Operation::QuotaSet(v),
+            Self::QuotaShow(v) => Operation::QuotaShow(v),
+            Self::QuotaRecount(v) => Operation::QuotaRecount(v),
             Self::Health => Operation::Health,
         })
     }
@@ -201,6 +211,9 @@ impl<V> Operation<V> {
             Self::TenantDelete { .. } => "keygate.admin.v1.Tenants/Delete",
             Self::TenantGet { .. } => "keygate.admin.v1.Tenants/Get",
             Self::TenantList => "keygate.admin.v1.Tenants/List",
+            Self::QuotaSet(_) => "keygate.admin.v1.Quotas/Set",
+            Self::QuotaShow(_) => "keygate.admin.v1.Quotas/Show",
+            Self::QuotaRecount(_) => "keygate.admin.v1.Quotas/Recount",
             Self::Health => "grpc.health.v1.Health/Check",
         }
     }
@@ -251,6 +264,9 @@ impl<V: ValueSize> Operation<V> {
             | Self::TenantDelete { .. }
             | Self::TenantGet { .. }
             | Self::TenantList
+            | Self::QuotaSet(_)
+            | Self::QuotaShow(_)
+            | Self::QuotaRecount(_)
             | Self::Health => Cost { operations: 1, ..Cost::default() },
         }
     }

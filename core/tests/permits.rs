@@ -162,6 +162,16 @@ fn tenants_are_ruled_over_only_where_auth_is_on() {
         Operation::TenantDelete { name: pay() },
         Operation::TenantGet { name: pay() },
         Operation::TenantList,
+        Operation::QuotaShow(QuotaOf::All),
+        Operation::QuotaRecount(QuotaOf::Own),
+        Operation::QuotaSet(QuotaSet {
+            tenant: Some(pay()),
+            prefix: bytes::Bytes::new(),
+            keys: LimitChange::Set(0),
+            bytes: LimitChange::Keep,
+            history: LimitChange::Keep,
+            force: true,
+        }),
     ] {
         assert_eq!(ask(KeyspaceId::DEFAULT, operation.clone()), Err(Refusal::AuthNotEnabled));
         assert_eq!(ask(other, operation), Err(Refusal::PermissionDenied));

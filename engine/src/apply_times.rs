@@ -137,6 +137,9 @@ pub(crate) fn kind_of<V>(operation: &Operation<V>) -> Option<usize> {
         | Operation::TenantDelete { .. }
         | Operation::TenantGet { .. }
         | Operation::TenantList
+        | Operation::QuotaSet(_)
+        | Operation::QuotaShow(_)
+        | Operation::QuotaRecount(_)
         | Operation::Health => return None,
     })
 }

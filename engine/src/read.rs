@@ -3,6 +3,8 @@
 //! What memory holds is answered on the calling thread. What needs the store, or walks over so many
 //! keys that the thread's other connections would notice, goes to the blocking pool.
 
+mod quota;
+
 use crate::Engine;
 use crate::mvcc::{Keyspace, MemoryOnly, ReadError, RowSource, hash_kv};
 use crate::port::{Answered, Port};
@@ -75,6 +77,8 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
         Operation::TenantList => {
             reply(Answer::Tenants(view.tenants().filter_map(|tenant| view.tenant_info(tenant)).collect()))
         }
+        Operation::QuotaShow(of) => reply(Answer::Quotas(quota::show(view, id, of)?)),
+        Operation::QuotaRecount(of) => quota::recount(port, view, id, of).await,
         Operation::Health => reply(Answer::Serving),
         Operation::RangeStream(_)
         | Operation::Put(_)
@@ -100,7 +104,8 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
         | Operation::RoleRevokePermission(_)
         | Operation::TenantCreate(_)
         | Operation::TenantChange { .. }
-        | Operation::TenantDelete { .. } => {
+        | Operation::TenantDelete { .. }
+        | Operation::QuotaSet(_) => {
             Err(Refusal::Internal { cause: "an operation that is not a read was sent to be read" })
         }
     }
@@ -210,11 +215,15 @@ fn status(engine: &Engine, view: &View, keyspace: &Keyspace) -> StatusAnswer {
     } else {
         (keyspace.current_bytes(), keyspace.current_bytes())
     };
+    let quota = match keyspace.byte_quota() {
+        Some(own) if keyspace.id() != KeyspaceId::DEFAULT => own,
+        Some(_) | None => engine.options().quota_bytes.unwrap_or(0),
+    };
     StatusAnswer {
         // etcdctl divides by it, and no etcd is ever quite empty.
         db_size: total.max(1) as i64,
         db_size_in_use: in_use.max(1) as i64,
-        db_size_quota: engine.options().quota_bytes.unwrap_or(0) as i64,
+        db_size_quota: i64::try_from(quota).unwrap_or(i64::MAX),
         leader: view.leader(),
         raft_index: engine.committed_index(),
         raft_term: view.term(),

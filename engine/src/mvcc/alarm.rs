@@ -61,6 +61,9 @@ impl Keyspace {
             | Operation::TenantDelete { .. }
             | Operation::TenantGet { .. }
             | Operation::TenantList
+            | Operation::QuotaSet(_)
+            | Operation::QuotaShow(_)
+            | Operation::QuotaRecount(_)
             | Operation::Health => (false, false),
         };
         let raised = |kind| self.has_alarm(kind) || of_store.iter().any(|alarm| alarm.alarm == kind);

@@ -8,8 +8,8 @@ use super::command::CommandError;
 use super::value::StoredValue;
 use keygate_core::{
     AlarmRequest, Compact, Compare, Credential, DeleteRange, LeaseGrant, LeaseId, LeaseRevoke, Operation,
-    PasswordHash, Put, Range, RoleGrant, RoleRevoke, TenantChange, TenantCreate, TenantName, Txn, TxnOp,
-    UserAdd,
+    PasswordHash, Put, QuotaSet, Range, RoleGrant, RoleRevoke, TenantChange, TenantCreate, TenantName, Txn,
+    TxnOp, UserAdd,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,7 @@ pub(super) enum BodyRef<'a> {
     TenantCreate(&'a TenantName, &'a [String], Option<&'a PasswordHash>),
     TenantChange(&'a TenantName, &'a TenantChange),
     TenantDelete(&'a TenantName),
+    QuotaSet(&'a QuotaSet),
 }
 
 /// [`BodyRef`], read back: the same variants with the same fields.
@@ -70,6 +71,7 @@ pub(super) enum Body {
     TenantCreate(TenantName, Vec<String>, Option<PasswordHash>),
     TenantChange(TenantName, TenantChange),
     TenantDelete(TenantName),
+    QuotaSet(QuotaSet),
 }
 
 /// A txn whose nested txns stand behind it in the list, in the order in which they are met.
@@ -137,6 +139,7 @@ impl<'a> BodyRef<'a> {
             }
             Operation::TenantChange { name, change } => Self::TenantChange(name, change),
             Operation::TenantDelete { name } => Self::TenantDelete(name),
+            Operation::QuotaSet(set) => Self::QuotaSet(set),
             Operation::Range(_)
             | Operation::RangeStream(_)
             | Operation::Watch(_)
@@ -156,6 +159,8 @@ impl<'a> BodyRef<'a> {
             | Operation::RoleList
             | Operation::TenantGet { .. }
             | Operation::TenantList
+            | Operation::QuotaShow(_)
+            | Operation::QuotaRecount(_)
             | Operation::Health => return Err(CommandError::NotForTheLog(operation.method())),
         })
     }
@@ -198,6 +203,7 @@ impl Body {
             }
             Self::TenantChange(name, change) => Operation::TenantChange { name, change },
             Self::TenantDelete(name) => Operation::TenantDelete { name },
+            Self::QuotaSet(set) => Operation::QuotaSet(set),
         })
     }
 }

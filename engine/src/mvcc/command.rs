@@ -91,9 +91,9 @@ mod tests {
     use bytes::Bytes;
     use keygate_core::{
         AlarmAction, AlarmKind, AlarmRequest, Compact, Compare, CompareOp, CompareTarget, Credential,
-        DeleteRange, KeyRange, LeaseGrant, LeaseId, LeaseRevoke, PasswordHash, Permission, PermissionKind,
-        Plaintext, Put, PutLease, PutValue, Range, RoleGrant, RoleRevoke, Sealed, Secret, TenantChange,
-        TenantCreate, TenantName, TenantState, Txn, TxnOp, UserAdd,
+        DeleteRange, KeyRange, LeaseGrant, LeaseId, LeaseRevoke, LimitChange, PasswordHash, Permission,
+        PermissionKind, Plaintext, Put, PutLease, PutValue, QuotaSet, Range, RoleGrant, RoleRevoke, Sealed,
+        Secret, TenantChange, TenantCreate, TenantName, TenantState, Txn, TxnOp, UserAdd,
     };
 
     fn command(operation: Operation<StoredValue>) -> Command {
@@ -182,6 +182,14 @@ mod tests {
             Operation::TenantChange { name: tenant(), change: TenantChange::State(TenantState::Suspended) },
             Operation::TenantChange { name: tenant(), change: TenantChange::Hosts(vec![]) },
             Operation::TenantDelete { name: tenant() },
+            Operation::QuotaSet(QuotaSet {
+                tenant: Some(tenant()),
+                prefix: Bytes::from_static(b"\xff/"),
+                keys: LimitChange::Set(9),
+                bytes: LimitChange::Lift,
+                history: LimitChange::Keep,
+                force: true,
+            }),
         ] {
             let command = command(operation);
             assert_eq!(Command::decode(&command.encode().unwrap()), Ok(command));

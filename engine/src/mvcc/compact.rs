@@ -62,6 +62,7 @@ impl Keyspace {
             return Err(Refusal::FutureRevision);
         }
         self.compact_revision = compact.revision;
+        self.quota.compacted(compact.revision);
         self.horizon.store(compact.revision, Ordering::Release);
         effects.changes.push(meta::put_head(self.id, &self.head()));
         effects.compactions.push(Compaction { keyspace: self.id, revision: compact.revision });

@@ -259,6 +259,14 @@ impl Entry {
         visit(self.current().revision());
     }
 
+    /// All versions that are known, ascending.
+    pub(super) fn each_version(&self, visit: &mut dyn FnMut(Version)) {
+        if let Some(more) = &self.more {
+            more.past.each(visit);
+        }
+        visit(self.current());
+    }
+
     /// Would [`Self::compact`] drop anything?
     pub(super) fn has_superseded(&self, main: i64) -> bool {
         if self.main <= main {

@@ -7,6 +7,7 @@ use super::entry::{Entry, Version};
 use super::key::Key;
 use super::lease::Lease;
 use super::pending::Pending;
+use super::quota::Quotas;
 use super::read::ReadError;
 use super::revision::{Revision, RowKey};
 use super::row::{Row, RowError, RowSource};
@@ -30,6 +31,7 @@ pub struct Keyspace {
     /// The store holds every row up to this main revision.
     pub(super) flushed: i64,
     pub(super) count: Count,
+    pub(super) quota: Quotas,
     pub(super) leases: imbl::OrdMap<LeaseId, Arc<Lease>>,
     pub(super) alarms: imbl::OrdSet<AlarmMember>,
     pub(super) auth: AuthTables,
@@ -73,6 +75,7 @@ impl Keyspace {
             pending: Pending::default(),
             flushed: 0,
             count: Count::default(),
+            quota: Quotas::default(),
             leases: imbl::OrdMap::new(),
             alarms: imbl::OrdSet::new(),
             auth: AuthTables::default(),
@@ -140,6 +143,7 @@ impl Keyspace {
             + self.index.len() as u64 * ENTRY_OVERHEAD
             + self.count.past * PAST_OVERHEAD
             + self.pending.bytes()
+            + self.quota.memory_used()
     }
 
     /// Index entries of `range`, ascending; deleted ones too.

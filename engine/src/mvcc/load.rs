@@ -1,6 +1,6 @@
 //! Makes the state again from what the store holds.
 //!
-//! Rows come in ascending order, metadata rows in any; the index, the attachments of leases and all sums are rebuilt.
+//! Metadata rows come first, in any order, then rows in ascending order; the index, the attachments of leases and all sums are rebuilt.
 //! What an interrupted compaction left is dropped at once and handed back for deletion.
 
 use super::effects::Change;
@@ -9,6 +9,7 @@ use super::key::Key;
 use super::keyspace::Keyspace;
 use super::lease::Lease;
 use super::meta::{self, Record};
+use super::quota::Delta;
 use super::revision::RowKey;
 use super::row::Row;
 use super::state::State;
@@ -119,6 +120,9 @@ impl Loader {
             Record::Tenant(tenant) => self.tenants.push(tenant),
             Record::NextKeyspace(next) => self.next_keyspace = Some(next),
             Record::Erasing => loading.erasing = true,
+            Record::Quota(prefix, limits) => {
+                keyspace.quota.limit(&prefix, limits);
+            }
             Record::Foreign => {}
         }
         Ok(())
@@ -171,6 +175,7 @@ impl Loader {
             keyspace.suspended = suspended.contains(&id);
             keyspace.flushed = keyspace.revision;
             keyspace.horizon.store(keyspace.compact_revision, Ordering::Release);
+            keyspace.quota.compacted(keyspace.compact_revision);
             keyspace.prune_all(&mut left_over);
             keyspace.attach_all()?;
             keyspace.policy = compile.compile(id, &keyspace.auth, None);
@@ -194,11 +199,12 @@ impl Keyspace {
         let held = held(kv.value, room);
         self.revision = self.revision.max(version.main);
         let (length, in_memory) = (held.len(), held.in_memory());
-        let mut was_live = false;
+        let mut old_length = None;
         match self.index.get_mut::<[u8]>(&kv.key) {
             Some(slot) => {
-                was_live = slot.is_live();
+                let was_live = slot.is_live();
                 let old = Entry::supersede(slot, version, kv.lease, held);
+                old_length = was_live.then_some(old.value_len);
                 self.count.past += 1;
                 self.count.value_bytes -= old.value_len;
                 self.count.held_bytes -= old.held_bytes();
@@ -211,7 +217,9 @@ impl Keyspace {
         }
         self.count.value_bytes += length;
         self.count.held_bytes += in_memory;
-        match (was_live, row.tombstone) {
+        let new_length = (!row.tombstone).then_some(length);
+        self.quota.changed(&kv.key, version.main, Delta::of(&kv.key, old_length, new_length));
+        match (old_length.is_some(), row.tombstone) {
             (false, false) => {
                 self.count.live += 1;
                 self.count.live_key_bytes += kv.key.len() as u64;

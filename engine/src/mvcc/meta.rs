@@ -5,7 +5,9 @@
 use super::effects::Change;
 use super::lease::Lease;
 use bytes::Bytes;
-use keygate_core::{AlarmKind, AlarmMember, AuthTables, KeyspaceId, LeaseId, Role, Tenant, User};
+use keygate_core::{
+    AlarmKind, AlarmMember, AuthTables, KeyspaceId, LeaseId, QuotaLimits, Role, Tenant, User,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,7 @@ const ROLE: u8 = 6;
 const TENANT: u8 = 7;
 const NEXT_KEYSPACE: u8 = 8;
 const ERASING: u8 = 9;
+const QUOTA: u8 = 10;
 /// Kinds from here on belong to the driver.
 const FOREIGN: u8 = 128;
 
@@ -58,6 +61,8 @@ pub(super) enum Record {
     NextKeyspace(u32),
     /// The keyspace's tenant was deleted, and rows of it may be left.
     Erasing,
+    /// Of the prefix; an empty one stands for the whole keyspace.
+    Quota(Bytes, QuotaLimits),
     /// The driver's.
     Foreign,
 }
@@ -140,6 +145,14 @@ pub(super) fn put_erasing(keyspace: KeyspaceId) -> Change {
     put(erasing_key(keyspace), &())
 }
 
+pub(super) fn quota_key(keyspace: KeyspaceId, prefix: &[u8]) -> Bytes {
+    key(keyspace, QUOTA, prefix)
+}
+
+pub(super) fn put_quota(keyspace: KeyspaceId, prefix: &[u8], limits: &QuotaLimits) -> Change {
+    put(quota_key(keyspace, prefix), limits)
+}
+
 pub(super) fn head_key(keyspace: KeyspaceId) -> Bytes {
     key(keyspace, HEAD, b"")
 }
@@ -201,6 +214,7 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Result<(KeyspaceId, Record), &'s
             decode::<()>(value)?;
             Record::Erasing
         }
+        QUOTA => Record::Quota(Bytes::copy_from_slice(id), decode(value)?),
         _ => return Err("unknown kind"),
     };
     Ok((keyspace, record))

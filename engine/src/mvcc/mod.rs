@@ -32,6 +32,7 @@ mod txn;
 mod walk;
 mod write;
 
+mod quota;
 mod tenants;
 
 mod compact;

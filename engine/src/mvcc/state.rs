@@ -141,6 +141,16 @@ impl State {
                 .and_then(|()| self.tenant_change(command.keyspace, &command.operation, compile, effects));
             return Ok(Applied { outcome, revision });
         }
+        if let Operation::QuotaSet(set) = &command.operation {
+            let revision = slot.revision;
+            let allowed = slot.check_permit(&command).map_err(Stop::Refused);
+            let outcome = match allowed.and_then(|()| self.quota_set(command.keyspace, set, rows, effects)) {
+                Ok(answer) => Ok(answer),
+                Err(Stop::Refused(refusal)) => Err(refusal),
+                Err(Stop::Fatal(error)) => return Err(error),
+            };
+            return Ok(Applied { outcome, revision });
+        }
         let keyspace = Arc::make_mut(slot);
         if command.fence.is_some() && keyspace.suspended {
             return Ok(Applied { outcome: Err(Refusal::TenantSuspended), revision: keyspace.revision });
@@ -241,6 +251,7 @@ impl Keyspace {
         match operation {
             Operation::Put(put) => {
                 self.check_put(put)?;
+                self.check_quota_of_put(put)?;
                 let mut writing = Writing::begin(self);
                 let answer = self.put(put, &mut writing, rows, effects)?;
                 self.commit(&writing);
@@ -295,6 +306,9 @@ impl Keyspace {
             | Operation::TenantDelete { .. }
             | Operation::TenantGet { .. }
             | Operation::TenantList
+            | Operation::QuotaSet(_)
+            | Operation::QuotaShow(_)
+            | Operation::QuotaRecount(_)
             | Operation::Health => Err(NOT_FOR_THE_LOG.into()),
         }
     }

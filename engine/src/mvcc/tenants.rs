@@ -274,8 +274,9 @@ impl Keyspace {
         let users = self.auth.users.keys().map(|name| meta::user_key(id, name));
         let roles = self.auth.roles.keys().map(|name| meta::role_key(id, name));
         let alarms = self.alarms.iter().map(|alarm| meta::alarm_key(id, alarm));
-        let own = [meta::head_key(id), meta::auth_key(id)];
-        let all = leases.chain(users).chain(roles).chain(alarms).chain(own);
+        let own = [meta::head_key(id), meta::auth_key(id), meta::quota_key(id, b"")];
+        let quotas = self.quota.prefixes().map(|prefix| meta::quota_key(id, prefix));
+        let all = leases.chain(users).chain(roles).chain(alarms).chain(own).chain(quotas);
         effects.changes.extend(all.map(Change::DeleteMeta));
     }
 

@@ -18,7 +18,7 @@ pub(super) struct Path<'a, V> {
     pub(super) succeeded: bool,
     pub(super) ops: &'a [TxnOp<V>],
     /// Of the txns among `ops`, in order.
-    nested: Vec<Path<'a, V>>,
+    pub(super) nested: Vec<Path<'a, V>>,
 }
 
 impl<'a, V: AsSealed> Path<'a, V> {
@@ -91,6 +91,7 @@ impl Keyspace {
     ) -> Result<TxnAnswer<Sealed>, Stop> {
         let path = Path::of(self, txn, rows)?;
         self.check_path(&path)?;
+        self.check_quota_of_txn(&path)?;
         let mut writing = Writing::begin(self);
         let answer = self.run(&path, &mut writing, rows, effects)?;
         self.commit(&writing);

@@ -6,6 +6,7 @@ use super::effects::{Change, Effects, StoredEvent};
 use super::entry::{Entry, Held, Replaced, Version};
 use super::key::Key;
 use super::keyspace::{Keyspace, key_value};
+use super::quota::Delta;
 use super::revision::{Revision, RowKey};
 use super::row::{Row, RowSource};
 use super::state::Stop;
@@ -178,6 +179,8 @@ impl Keyspace {
         }
         self.count.value_bytes += length;
         self.count.held_bytes += length;
+        let old = replaced.as_ref().map(|old| old.value_len);
+        self.quota.changed(key, revision.main, Delta::of(key, old, Some(length)));
 
         let kv = key_value(key, &version, lease, stored);
         let old_lease = replaced.as_ref().map_or(LeaseId::NONE, |old| old.lease);
@@ -202,6 +205,7 @@ impl Keyspace {
         self.count.live_key_bytes -= key.len() as u64;
         self.count.value_bytes -= replaced.value_len;
         self.count.held_bytes -= replaced.held_bytes();
+        self.quota.changed(key, revision.main, Delta::of(key, Some(replaced.value_len), None));
 
         let key = Bytes::copy_from_slice(key);
         self.detach(replaced.lease, &key, revision.main, effects);
