@@ -3,7 +3,7 @@
 //! Clients in Go decide by text, all others by code, so both are etcd's, its oddities included:
 //! some causes arrive as `Unknown` there, and so they do here.
 
-use keygate_core::Refusal;
+use keygate_core::{QuotaKind, Refusal};
 use tonic::{Code, Status};
 
 /// What a client reads for a refusal. The match is exhaustive on purpose.
@@ -16,10 +16,17 @@ pub fn of(refusal: &Refusal) -> Status {
         | Refusal::TenantName { .. }
         | Refusal::HostName { .. }
         | Refusal::TooManyHosts { .. }
-        | Refusal::HostTaken { .. } => {
+        | Refusal::HostTaken { .. }
+        | Refusal::QuotaBelowUse(_)
+        | Refusal::TooManyQuotas { .. } => {
             // A name that was refused may have any length.
             let told: String = format!("keygate: {refusal}").chars().take(300).collect();
             Status::new(code, told)
+        }
+        // etcd has words for bytes, which its clients know, and none for keys.
+        Refusal::QuotaReached(bound) if bound.kind == QuotaKind::Keys => {
+            let told = format!("keygate: quota of {} keys{} is reached", bound.limit, bound.place());
+            Status::new(code, told.chars().take(300).collect::<String>())
         }
         _ => Status::new(code, text),
     }
@@ -52,6 +59,16 @@ fn code_and_text(refusal: &Refusal) -> (Code, &'static str) {
         }
 
         Refusal::NoSpace => (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
+        Refusal::QuotaReached(bound) => match bound.kind {
+            QuotaKind::Keys => (Code::ResourceExhausted, "keygate: quota of keys is reached"),
+            QuotaKind::Bytes | QuotaKind::History => {
+                (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded")
+            }
+        },
+        Refusal::QuotaBelowUse(_) => {
+            (Code::FailedPrecondition, "keygate: more is used already than the quota allows")
+        }
+        Refusal::TooManyQuotas { .. } => (Code::ResourceExhausted, "keygate: too many prefixes with quotas"),
         // etcd maps this one through its client-side table, where the code gets lost.
         Refusal::TooManyRequests => (Code::Unknown, "etcdserver: too many requests"),
 

@@ -8,7 +8,7 @@ use keygate_core::{
 };
 use keygate_proto::{admin, authpb, etcdserverpb as pb};
 use prost::Message;
-use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FieldDescriptorProto};
 use std::collections::BTreeMap;
 
@@ -84,6 +84,9 @@ fn bases(message: &str) -> Vec<Vec<u8>> {
         "keygate.admin.v1.TenantCreateRequest" => {
             vec![admin::TenantCreateRequest { name: "pay".to_owned(), ..Default::default() }.encode_to_vec()]
         }
+        "keygate.admin.v1.QuotaSetRequest" => {
+            vec![admin::QuotaSetRequest { tenant: "pay".to_owned(), ..Default::default() }.encode_to_vec()]
+        }
         "keygate.admin.v1.TenantChangeRequest" => {
             let change = Some(admin::tenant_change_request::Change::State(2));
             vec![admin::TenantChangeRequest { name: "pay".to_owned(), change }.encode_to_vec()]
@@ -145,8 +148,7 @@ fn walk(
             // Appended to a well-formed message, it replaces or joins what is there.
             let base = bases(message).remove(0);
             let nested = |content: &[u8]| {
-                let joins = field.label() == Label::Repeated || field.oneof_index.is_some();
-                let mut whole = if joins { base.clone() } else { Vec::new() };
+                let mut whole = base.clone();
                 whole.extend(length_delimited(number, content));
                 around(&whole)
             };

@@ -197,6 +197,20 @@ fn rows() -> Vec<Row> {
             },
         ),
         platform("/keygate.admin.v1.Tenants/Delete", admin::TenantDeleteRequest { name: name("leaving") }),
+        // Its own: what its root needs to know.
+        guarded("/keygate.admin.v1.Quotas/Show", admin::QuotaShowRequest::default()),
+        platform(
+            "/keygate.admin.v1.Quotas/Set",
+            admin::QuotaSetRequest {
+                tenant: name("pay"),
+                limits: Some(admin::QuotaLimits { keys: Some(1_000), ..Default::default() }),
+                ..Default::default()
+            },
+        ),
+        platform(
+            "/keygate.admin.v1.Quotas/Recount",
+            admin::QuotaRecountRequest { tenant: name("pay"), all: false },
+        ),
         later("/v3lockpb.Lock/Lock"),
         later("/v3lockpb.Lock/Unlock"),
         later("/v3electionpb.Election/Campaign"),

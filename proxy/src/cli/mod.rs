@@ -5,6 +5,7 @@
 
 mod check;
 mod policy;
+mod quota;
 mod remote;
 mod serve;
 mod tenant;
@@ -52,6 +53,8 @@ enum Command {
     },
     /// Make, list, suspend and delete tenants of a running server
     Tenant(Box<tenant::Tenant>),
+    /// Limit how much tenants may hold, and show how much they do
+    Quota(Box<quota::Quota>),
     /// Check, test, compare and question policy bundles
     Policy {
         #[command(subcommand)]
@@ -110,6 +113,7 @@ pub fn main(run: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {
             check::check(&file, mode, output)
         }
         Ok(Cli { command: Command::Tenant(tenant) }) => tenant::run(&tenant),
+        Ok(Cli { command: Command::Quota(quota) }) => quota::run(&quota),
         Ok(Cli { command: Command::Policy { command } }) => policy::run(command),
         Ok(Cli { command: Command::Version { output } }) => {
             say(&version::version(output));

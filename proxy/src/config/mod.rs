@@ -30,6 +30,11 @@ pub use self::{
 
 pub(crate) use self::show::help_text_of;
 
+/// Bytes, as settings have them. None: it is not a size.
+pub(crate) fn size(text: &str) -> Option<u64> {
+    values::size_unsigned(text).ok()
+}
+
 /// Whose habits the process follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {

@@ -1,4 +1,5 @@
 use super::*;
+use keygate_core::QuotaBound;
 use tonic::Code::{
     AlreadyExists, DataLoss, FailedPrecondition, Internal, InvalidArgument, NotFound, OutOfRange,
     PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable, Unimplemented, Unknown,
@@ -79,6 +80,18 @@ fn table() -> Vec<(Refusal, Code, &'static str)> {
         ),
         (R::TenantSuspended, FailedPrecondition, "keygate: tenant is suspended: it can be read, not changed"),
         (R::StoreUnavailable, Unavailable, "keygate: the store cannot be used for the moment"),
+        (
+            R::QuotaReached(bound(QuotaKind::Keys)),
+            ResourceExhausted,
+            "keygate: quota of 3 keys under `app/\\xff` is reached",
+        ),
+        (
+            R::QuotaBelowUse(bound(QuotaKind::History)),
+            FailedPrecondition,
+            "keygate: 5 history-bytes are used already under `app/\\xff`, more than the new quota of 3: make room \
+             first, or set it by force, which takes nothing away but lets nothing grow",
+        ),
+        (R::TooManyQuotas { limit: 64 }, ResourceExhausted, "keygate: more than `64` prefixes with quotas"),
     ]
 }
 
@@ -86,7 +99,11 @@ fn tenant() -> keygate_core::TenantName {
     keygate_core::TenantName::parse("pay").unwrap()
 }
 
-const VARIANTS: usize = 57;
+fn bound(kind: QuotaKind) -> Box<QuotaBound> {
+    Box::new(QuotaBound { kind, prefix: b"app/\xff".as_slice().into(), limit: 3, used: 5 })
+}
+
+const VARIANTS: usize = 60;
 
 fn position(refusal: &Refusal) -> usize {
     use Refusal as R;
@@ -148,6 +165,9 @@ fn position(refusal: &Refusal) -> usize {
         R::HostTaken { .. } => 54,
         R::TenantSuspended => 55,
         R::StoreUnavailable => 56,
+        R::QuotaReached(_) => 57,
+        R::QuotaBelowUse(_) => 58,
+        R::TooManyQuotas { .. } => 59,
     }
 }
 
@@ -159,6 +179,18 @@ fn every_refusal_has_its_code_and_text() {
     for (refusal, code, text) in table {
         let status = of(&refusal);
         assert_eq!((status.code(), status.message()), (code, text), "{refusal:?}");
+    }
+}
+
+/// etcd's clients know this text; they would not know one that says more.
+#[test]
+fn a_quota_of_bytes_is_told_in_etcds_words() {
+    for kind in [QuotaKind::Bytes, QuotaKind::History] {
+        let status = of(&Refusal::QuotaReached(bound(kind)));
+        assert_eq!(
+            (status.code(), status.message()),
+            (ResourceExhausted, "etcdserver: mvcc: database space exceeded")
+        );
     }
 }
 

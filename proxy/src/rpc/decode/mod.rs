@@ -7,6 +7,7 @@ mod auth;
 mod kv;
 mod lease;
 mod maintenance;
+mod quotas;
 mod tenants;
 mod watch;
 
@@ -162,6 +163,18 @@ pub(super) fn tenant_change(bytes: Bytes, _: &Limits) -> Decoded {
 
 pub(super) fn tenant_delete(bytes: Bytes, _: &Limits) -> Decoded {
     tenants::delete(message(bytes)?)
+}
+
+pub(super) fn quota_show(bytes: Bytes, _: &Limits) -> Decoded {
+    quotas::show(bytes)
+}
+
+pub(super) fn quota_set(bytes: Bytes, _: &Limits) -> Decoded {
+    quotas::set(bytes)
+}
+
+pub(super) fn quota_recount(bytes: Bytes, _: &Limits) -> Decoded {
+    quotas::recount(bytes)
 }
 
 pub(super) fn authenticate(bytes: Bytes, _: &Limits) -> Decoded {

@@ -7,12 +7,14 @@ mod auth;
 mod kv;
 mod lease;
 mod maintenance;
+mod quotas;
 mod tenants;
 
 pub(super) use auth::*;
 pub(super) use kv::*;
 pub(super) use lease::*;
 pub(super) use maintenance::*;
+pub(super) use quotas::*;
 pub(super) use tenants::*;
 
 use bytes::Bytes;

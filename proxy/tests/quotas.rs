@@ -1,0 +1,204 @@
+//! Quotas as operators set them and tenants meet them: by a real process, over TLS, and by the command line.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic, in its helpers too")]
+
+#[allow(dead_code, reason = "each test uses its part")]
+mod support;
+
+use keygate_proto::etcdserverpb as pb;
+use pb::kv_client::KvClient;
+use pb::lease_client::LeaseClient;
+use serde_json::{Value, json};
+use std::process::{Command, Output};
+use std::time::Duration;
+use support::{Caller, Server};
+use tonic::Code;
+
+fn keygate(server: &Server, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_keygate"))
+        .args(arguments)
+        .args(["--endpoints", &server.endpoint(), "--data-dir"])
+        .arg(server.data_dir())
+        .env_clear()
+        .output()
+        .unwrap()
+}
+
+fn answer(server: &Server, arguments: &[&str]) -> Value {
+    let output = keygate(server, &[arguments, &["--output", "json"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Exit status and what was said about it.
+fn refused(server: &Server, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = keygate(server, arguments);
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+async fn tenant(server: &Server, name: &str) -> (Caller, String) {
+    let made = answer(server, &["tenant", "create", name]);
+    let password = made["root_password"].as_str().unwrap().to_owned();
+    (server.logged_in(&format!("root@{name}"), &password).await, password)
+}
+
+async fn put(caller: &Caller, key: &str, value: &str, lease: i64) -> Result<i64, tonic::Status> {
+    let (key, value) = (key.to_owned().into(), value.to_owned().into());
+    let request = pb::PutRequest { key, value, lease, ..Default::default() };
+    let answer = KvClient::new(caller.signed()).put(request).await?;
+    Ok(answer.into_inner().header.unwrap().revision)
+}
+
+async fn delete(caller: &Caller, key: &str) -> i64 {
+    let request = pb::DeleteRangeRequest { key: key.to_owned().into(), ..Default::default() };
+    KvClient::new(caller.signed()).delete_range(request).await.unwrap().into_inner().deleted
+}
+
+fn told(status: tonic::Status) -> (Code, String) {
+    (status.code(), status.message().to_owned())
+}
+
+#[tokio::test]
+async fn a_tenant_lives_within_its_quotas_and_always_finds_a_way_out() {
+    let server = Server::start(&[]);
+    let (pay, _) = tenant(&server, "pay").await;
+    let (shop, _) = tenant(&server, "shop").await;
+    answer(&server, &["quota", "set", "pay", "--keys", "2"]);
+    answer(&server, &["quota", "set", "pay", "--prefix", "big/", "--bytes", "1KiB"]);
+    put(&pay, "a", "1", 0).await.unwrap();
+    put(&pay, "b", "1", 0).await.unwrap();
+    let mut maintenance = pb::maintenance_client::MaintenanceClient::new(pay.signed());
+    answer(&server, &["quota", "set", "pay", "--bytes", "1MiB"]);
+    let status = maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.db_size, status.db_size_quota), (4, 1 << 20));
+    let no = put(&pay, "c", "1", 0).await.unwrap_err();
+    let keys = (Code::ResourceExhausted, "keygate: quota of 2 keys is reached".to_owned());
+    assert_eq!(told(no), keys);
+    put(&pay, "b", "overwritten", 0).await.unwrap();
+    assert_eq!(delete(&pay, "b").await, 1);
+    let no = put(&pay, "big/one", &"x".repeat(1018), 0).await.unwrap_err();
+    let space = (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded".to_owned());
+    assert_eq!(told(no), space);
+    put(&pay, "big/one", &"x".repeat(1017), 0).await.unwrap();
+    // Nobody else feels it.
+    for key in ["a", "b", "c", "big/d"] {
+        put(&shop, key, &"y".repeat(2_000), 0).await.unwrap();
+        put(&server.named("root").await, key, "z", 0).await.unwrap();
+    }
+
+    // A key goes with its lease, and the room is there again.
+    delete(&pay, "big/one").await;
+    let mut leases = LeaseClient::new(pay.signed());
+    leases.lease_grant(pb::LeaseGrantRequest { id: 7, ttl: 2 }).await.unwrap();
+    put(&pay, "leased", "1", 7).await.unwrap();
+    assert_eq!(told(put(&pay, "d", "1", 0).await.unwrap_err()), keys);
+    let expired = async {
+        while put(&pay, "d", "1", 0).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), expired).await.unwrap();
+
+    // History is what compaction gives back.
+    answer(&server, &["quota", "set", "pay", "--history-bytes", "1MB"]);
+    let used = |shown: &Value| shown["quotas"][0]["history_bytes"]["used"].as_u64().unwrap();
+    let history = used(&answer(&server, &["quota", "show", "pay"]));
+    assert!(history > 1_000, "{history}");
+    answer(&server, &["quota", "set", "pay", "--history-bytes", &history.to_string()]);
+    assert_eq!(told(put(&pay, "a", "2", 0).await.unwrap_err()), space);
+    let revision = put(&shop, "of another tenant", "", 0).await.unwrap();
+    assert!(revision > 1);
+    let revision = KvClient::new(pay.signed())
+        .range(pb::RangeRequest { key: "a".into(), ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner()
+        .header
+        .unwrap()
+        .revision;
+    let compact = pb::CompactionRequest { revision, physical: true };
+    KvClient::new(pay.signed()).compact(compact).await.unwrap();
+    assert_eq!(used(&answer(&server, &["quota", "show", "pay"])), 0);
+    put(&pay, "a", "2", 0).await.unwrap();
+
+    let counted = answer(&server, &["quota", "recount", "--all"]);
+    let quotas = counted["quotas"].as_array().unwrap();
+    assert_eq!(quotas.len(), 4, "{counted:#}");
+    for quota in quotas {
+        for kind in ["keys", "bytes", "history_bytes"] {
+            assert_eq!(quota[kind]["used"], quota[kind]["counted"], "{quota:#}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn operators_set_quotas_and_a_tenants_root_sees_its_own() {
+    let server = Server::start(&[]);
+    let (pay, password) = tenant(&server, "pay").await;
+    for key in ["app/a", "app/b", "c"] {
+        put(&pay, key, "12", 0).await.unwrap();
+    }
+    let made = answer(&server, &["quota", "set", "pay", "--keys", "10", "--bytes", "1GiB"]);
+    let expected = json!({ "quotas": [{
+        "tenant": "pay",
+        "prefix": "",
+        "keys": { "used": 3, "limit": 10 },
+        "bytes": { "used": 17, "limit": 1 << 30 },
+        "history_bytes": { "used": 0, "limit": null },
+    }]});
+    assert_eq!(made, expected);
+
+    let (status, said) = refused(&server, &["quota", "set", "pay", "--prefix", "app/", "--keys", "1"]);
+    assert_eq!(status, Some(1));
+    let why = "2 keys are used already under `app/`, more than the new quota of 1: make room first, or set it by force";
+    assert!(said.contains(why), "{said}");
+    assert_eq!(answer(&server, &["quota", "show", "pay"]), expected, "what was refused changed nothing");
+    answer(&server, &["quota", "set", "pay", "--prefix", "app/", "--keys", "1", "--force"]);
+    assert!(put(&pay, "app/c", "", 0).await.is_err());
+    put(&pay, "app/a", "3", 0).await.unwrap();
+
+    // In the tenant's own name.
+    let as_root = |more: &[&str]| {
+        let login = ["--user", "root@pay", "--password", &password].map(str::to_owned);
+        more.iter().map(|word| (*word).to_owned()).chain(login).collect::<Vec<_>>()
+    };
+    let own = as_root(&["quota", "show"]);
+    let own = keygate(&server, &own.iter().map(String::as_str).collect::<Vec<_>>());
+    let own = String::from_utf8(own.stdout).unwrap();
+    let (of_app, words) = ("app/", own.split_whitespace().collect::<Vec<_>>());
+    assert!(words.contains(&of_app) && words.contains(&"200%") && words.contains(&"30%"), "{own}");
+    for forbidden in [
+        &["quota", "set", "pay", "--keys", "99"][..],
+        &["quota", "unset", "pay"],
+        &["quota", "show", "pay"],
+        &["quota", "show", "--all"],
+        &["quota", "recount", "pay"],
+    ] {
+        let words = as_root(forbidden);
+        let (status, said) = refused(&server, &words.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!((status, said.contains("permission denied")), (Some(1), true), "{forbidden:?}: {said}");
+    }
+
+    // What is wrong with a command line is said before a server is asked.
+    for (words, why) in [
+        (&["quota", "set", "pay"][..], "nothing to set"),
+        (&["quota", "set", "pay", "--keys=-1"], "a whole number from 0"),
+        (&["quota", "set", "pay", "--bytes", "many"], "a size such as 512MiB"),
+        (&["quota", "recount"], "required"),
+    ] {
+        let (status, said) = refused(&server, words);
+        assert_eq!((status, said.contains(why)), (Some(2), true), "{words:?}: {said}");
+    }
+    let (status, said) = refused(&server, &["quota", "set", "nobody", "--keys", "1"]);
+    assert_eq!((status, said.contains("there is no tenant `nobody`")), (Some(1), true), "{said}");
+
+    answer(&server, &["quota", "set", "pay", "--keys", "none"]);
+    answer(&server, &["quota", "unset", "pay", "--prefix", "app/"]);
+    let left = answer(&server, &["quota", "show", "--all"]);
+    let left = left["quotas"].as_array().unwrap();
+    assert_eq!(left.len(), 2);
+    assert_eq!((&left[0]["tenant"], &left[1]["tenant"]), (&json!("default"), &json!("pay")));
+    assert_eq!((&left[1]["keys"]["limit"], &left[1]["bytes"]["limit"]), (&Value::Null, &json!(1 << 30)));
+    put(&pay, "app/c", "", 0).await.unwrap();
+}
