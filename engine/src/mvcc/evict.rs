@@ -1,6 +1,6 @@
 //! Keeps memory within its budget: current values that the store holds too are dropped, those not read lately first.
 
-use super::entry::{Entry, Held};
+use super::entry::Entry;
 use super::key::Key;
 use super::keyspace::Keyspace;
 use super::state::State;
@@ -75,7 +75,7 @@ impl Keyspace {
         let (mut keys, mut freed, mut looked) = (Vec::new(), 0, 0);
         for (key, entry) in self.index.range::<_, [u8]>((start, Bound::<&[u8]>::Unbounded)) {
             looked += 1;
-            let bytes = entry.held.in_memory();
+            let bytes = entry.bytes_in_memory();
             // What is not in the store yet must stay.
             if bytes > 0 && entry.current().main <= self.flushed && !entry.untouch() {
                 keys.push(key.clone());
@@ -91,9 +91,7 @@ impl Keyspace {
     /// Answers how many bytes that freed.
     fn drop_value(&mut self, key: &Key) -> u64 {
         let Some(slot) = self.index.get_mut::<[u8]>(key) else { return 0 };
-        let bytes = slot.held.in_memory();
-        let Ok(length) = u32::try_from(bytes) else { return 0 };
-        Arc::<Entry>::make_mut(slot).held = Held::Stored(length);
+        let bytes = Entry::evict(slot);
         self.count.held_bytes -= bytes;
         bytes
     }

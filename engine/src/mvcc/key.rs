@@ -8,8 +8,8 @@ use std::cmp::Ordering;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// With this many bytes a [`Key`] takes 32.
-const INLINE: usize = 30;
+/// With this many bytes a [`Key`] takes 24.
+const INLINE: usize = 22;
 
 #[derive(Clone)]
 pub(super) struct Key(Form);
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn keys_of_every_length_are_their_bytes_and_order_like_them() {
-        assert_eq!(size_of::<Key>(), 32);
+        assert_eq!(size_of::<Key>(), 24);
         let mut keys: Vec<Vec<u8>> = (0..100).map(|length| vec![b'k'; length]).collect();
         keys.extend((0..100).map(|length| vec![0; length]));
         for a in &keys {

@@ -3,7 +3,7 @@
 //! Readers hold it as part of a snapshot and use the methods of `read.rs`, `changes.rs` and `hash.rs`; only
 //! [`super::State`] changes it.
 
-use super::entry::{Entry, Version};
+use super::entry::{Entry, EntryRef, Version};
 use super::key::Key;
 use super::lease::Lease;
 use super::pending::Pending;
@@ -26,7 +26,7 @@ pub struct Keyspace {
     pub(super) revision: i64,
     /// -1: never compacted, as etcd has it.
     pub(super) compact_revision: i64,
-    pub(super) index: imbl::OrdMap<Key, Arc<Entry>>,
+    pub(super) index: imbl::OrdMap<Key, EntryRef>,
     pub(super) pending: Pending,
     /// The store holds every row up to this main revision.
     pub(super) flushed: i64,
@@ -147,7 +147,7 @@ impl Keyspace {
     }
 
     /// Index entries of `range`, ascending; deleted ones too.
-    pub(super) fn entries(&self, range: &KeyRange) -> impl Iterator<Item = (&Key, &Arc<Entry>)> {
+    pub(super) fn entries(&self, range: &KeyRange) -> impl Iterator<Item = (&Key, &EntryRef)> {
         let start: &[u8] = range.start();
         let bounds: (Bound<&[u8]>, Bound<&[u8]>) = match range {
             // Where the interval is empty the tree's own bounds would be the wrong way round.
@@ -166,7 +166,7 @@ impl Keyspace {
     pub(super) fn load(
         &self,
         key: &[u8],
-        entry: &Arc<Entry>,
+        entry: &EntryRef,
         version: &Version,
         rows: &dyn RowSource,
     ) -> Result<KeyValue<Sealed>, RowError> {

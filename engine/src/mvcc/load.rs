@@ -4,7 +4,7 @@
 //! What an interrupted compaction left is dropped at once and handed back for deletion.
 
 use super::effects::Change;
-use super::entry::{Entry, Held, Version};
+use super::entry::{Entry, EntryRef, Held, Version};
 use super::key::Key;
 use super::keyspace::Keyspace;
 use super::lease::Lease;
@@ -198,9 +198,8 @@ impl Keyspace {
         };
         let held = held(kv.value, room);
         self.revision = self.revision.max(version.main);
-        let (length, in_memory) = (held.len(), held.in_memory());
         let mut old_length = None;
-        match self.index.get_mut::<[u8]>(&kv.key) {
+        let (length, in_memory) = match self.index.get_mut::<[u8]>(&kv.key) {
             Some(slot) => {
                 let was_live = slot.is_live();
                 let old = Entry::supersede(slot, version, kv.lease, held);
@@ -209,12 +208,16 @@ impl Keyspace {
                 self.count.value_bytes -= old.value_len;
                 self.count.held_bytes -= old.held_bytes();
                 *room += old.held_bytes();
+                (slot.value_len(), slot.bytes_in_memory())
             }
             None => {
+                let entry = Entry::new(version, kv.lease, held);
+                let lengths = (entry.value_len(), entry.bytes_in_memory());
                 self.count.key_bytes += kv.key.len() as u64;
-                self.index.insert(Key::from(kv.key.as_ref()), Arc::new(Entry::new(version, kv.lease, held)));
+                self.index.insert(Key::from(kv.key.as_ref()), EntryRef::new(entry));
+                lengths
             }
-        }
+        };
         self.count.value_bytes += length;
         self.count.held_bytes += in_memory;
         let new_length = (!row.tombstone).then_some(length);

@@ -1,6 +1,6 @@
 //! Range, and txns that only read: pure questions to a snapshot.
 
-use super::entry::{Entry, Version};
+use super::entry::{EntryRef, Version};
 use super::key::Key;
 use super::keyspace::{Keyspace, key_value};
 use super::row::RowSource;
@@ -10,7 +10,6 @@ use keygate_core::{
     TxnAnswer, TxnOp,
 };
 use std::cmp::Ordering;
-use std::sync::Arc;
 use thiserror::Error;
 
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -43,7 +42,7 @@ pub(super) fn check_wanted(step: usize, rows: &dyn RowSource) -> Result<(), Read
 
 struct Hit<'a> {
     key: &'a Key,
-    entry: &'a Arc<Entry>,
+    entry: &'a EntryRef,
     version: Version,
 }
 

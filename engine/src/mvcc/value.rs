@@ -54,31 +54,20 @@ impl<'de> Deserialize<'de> for StoredValue {
 
 /// A value at rest in memory: in an allocation of its own that is exactly as long as it is, owned by its entry. A
 /// counted buffer would cost each of a million keys another allocation.
-#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Kept {
     form: SealedForm,
     bytes: Box<[u8]>,
 }
 
 impl Kept {
-    pub(super) fn form(&self) -> SealedForm {
-        self.form
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    pub(super) fn into_parts(self) -> (SealedForm, Box<[u8]>) {
+        (self.form, self.bytes)
     }
 }
 
 impl From<&Sealed> for Kept {
     fn from(sealed: &Sealed) -> Self {
         Self { form: sealed.form(), bytes: sealed.stored_bytes().as_ref().into() }
-    }
-}
-
-impl From<Kept> for Sealed {
-    fn from(kept: Kept) -> Self {
-        Self::recovered(kept.form, kept.bytes.into())
     }
 }
 

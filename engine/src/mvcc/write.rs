@@ -3,7 +3,7 @@
 //! Whatever can be refused is refused by the checks, before [`Writing::begin`]; afterwards only damage stops a change.
 
 use super::effects::{Change, Effects, StoredEvent};
-use super::entry::{Entry, Held, Replaced, Version};
+use super::entry::{Entry, EntryRef, Held, Replaced, Version};
 use super::key::Key;
 use super::keyspace::{Keyspace, key_value};
 use super::quota::Delta;
@@ -15,7 +15,6 @@ use bytes::Bytes;
 use keygate_core::{
     Answer, DeleteRange, KeyRange, KeyValue, LeaseId, Put, PutLease, PutValue, Refusal, Sealed,
 };
-use std::sync::Arc;
 
 /// The revision that one request's changes will have.
 pub(super) struct Writing {
@@ -167,7 +166,7 @@ impl Keyspace {
                 }
             }
             None => {
-                let entry = Arc::new(Entry::new(version, lease, held));
+                let entry = EntryRef::new(Entry::new(version, lease, held));
                 stored = Entry::value(&entry);
                 self.index.insert(Key::from(key), entry);
                 self.count.key_bytes += key.len() as u64;
