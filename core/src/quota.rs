@@ -140,6 +140,14 @@ pub struct QuotaInfo {
     pub counted: Option<QuotaUse>,
 }
 
+impl QuotaInfo {
+    /// How much of a limit is used, in parts of one. None: there is no such limit, or one of nothing.
+    pub fn share(&self, kind: QuotaKind) -> Option<f64> {
+        let limit = self.limits.of(kind).filter(|limit| *limit > 0)?;
+        Some(self.used.of(kind) as f64 / limit as f64)
+    }
+}
+
 /// The quota that stands against a write, or against a smaller quota.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QuotaBound {

@@ -287,6 +287,10 @@ impl Engine {
         id
     }
 
+    pub(crate) fn registries(&self) -> Vec<Arc<Mutex<Registry>>> {
+        self.0.ports.lock().clone()
+    }
+
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.0.store
     }

@@ -24,6 +24,7 @@ mod weigh;
 
 mod consensus;
 mod engine;
+mod figures;
 mod lease_clock;
 mod recovery;
 mod rows;
@@ -36,6 +37,7 @@ pub use apply_times::{APPLY_BUCKETS, ApplyHistogram};
 pub use clock::{Clock, SystemClock};
 pub use counters::{DURATION_BUCKETS, DurationHistogram};
 pub use engine::{Engine, EngineStats, OpenError, StoreSize, Surroundings};
+pub use figures::{OTHER_TENANTS, TenantFigures};
 pub use identity::Identity;
 pub use mvcc::Keyspace;
 pub use options::{AutoCompaction, EngineOptions};

@@ -26,10 +26,11 @@ use crate::http::{Endpoints, EngineCondition, Pages};
 use crate::identify::{Identifier, PasswordPool};
 use crate::metrics::Metrics;
 use crate::notify::State;
+use crate::quota_watch::QuotaWatch;
 use crate::rpc::GrpcService;
 use crate::stack::Context;
 use crate::tls::ReloadingTls;
-use crate::{notify, pki};
+use crate::{notify, pki, quota_watch};
 
 /// Serves until told to stop. An error is what the operator reads, in one line.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -163,6 +164,7 @@ fn handlers(
     let rules = settings::rules(config);
     let (engine, identifier, metrics) = (engine.clone(), identifier.clone(), metrics.clone());
     let draining = draining.clone();
+    let named_tenants = config.own.metrics_tenants as usize;
     Arc::new(move || {
         let port = engine.port();
         let context = Context {
@@ -176,7 +178,7 @@ fn handlers(
         };
         Arc::new(Stages {
             grpc: GrpcService::new(Arc::new(context), metrics.add_rpc()),
-            pages: Endpoints::new(Arc::new(EngineCondition::new(port)), metrics.clone()),
+            pages: Endpoints::new(Arc::new(EngineCondition::new(port, named_tenants)), metrics.clone()),
             draining: draining.clone(),
         })
     })
@@ -210,6 +212,7 @@ impl Signals {
         daily.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut quotas = QuotaWatch::default();
         let mut fatal = std::pin::pin!(engine.fatal());
         loop {
             tokio::select! {
@@ -224,6 +227,7 @@ impl Signals {
                 }
                 _ = daily.tick() => renew(config.clone()),
                 _ = tick.tick() => {
+                    quota_watch::tell(&quotas.look(engine.view().limited()));
                     if let Some(tls) = tls {
                         tls.reload_if_changed();
                     }

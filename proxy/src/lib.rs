@@ -28,6 +28,7 @@ pub mod status;
 // Beside the way of a request: pages without a login.
 pub mod http;
 pub mod metrics;
+pub mod quota_watch;
 
 // Before and around it.
 pub mod config;

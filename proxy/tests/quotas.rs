@@ -202,3 +202,59 @@ async fn operators_set_quotas_and_a_tenants_root_sees_its_own() {
     assert_eq!((&left[1]["keys"]["limit"], &left[1]["bytes"]["limit"]), (&Value::Null, &json!(1 << 30)));
     put(&pay, "app/c", "", 0).await.unwrap();
 }
+
+#[tokio::test]
+async fn operators_see_how_far_quotas_are_used_and_tenants_see_nothing_of_each_other() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("https://{free}");
+    let server = Server::start(&["--listen-metrics-urls", &url, "--metrics-tenants", "2"]);
+    let mut roots = Vec::new();
+    for name in ["pay", "shop", "third", "fourth"] {
+        roots.push(tenant(&server, name).await.0);
+    }
+    answer(&server, &["quota", "set", "pay", "--keys", "20"]);
+    answer(&server, &["quota", "set", "pay", "--prefix", "jobs/", "--keys", "10"]);
+    for number in 0..8 {
+        put(&roots[0], &format!("jobs/{number}"), "1", 0).await.unwrap();
+    }
+    let line = server.logs(&["a quota is nearly used up", "pay", "jobs/", "\"percent\":80"]).await;
+    assert!(line.contains("\"used\":8") && line.contains("\"limit\":10"), "{line}");
+    put(&roots[0], "jobs/8", "1", 0).await.unwrap();
+    put(&roots[0], "jobs/9", "1", 0).await.unwrap();
+    assert!(put(&roots[0], "jobs/10", "1", 0).await.is_err());
+    server.logs(&["a quota is used up", "pay", "jobs/", "\"percent\":100"]).await;
+    for root in &roots[2..] {
+        put(root, "one", "1", 0).await.unwrap();
+        put(root, "one", "2", 0).await.unwrap();
+    }
+    let watch = pb::WatchCreateRequest { key: "one".into(), ..Default::default() };
+    let create =
+        pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(watch)) };
+    let requests =
+        futures_util::StreamExt::chain(futures_util::stream::iter([create]), futures_util::stream::pending());
+    let mut watches = pb::watch_client::WatchClient::new(roots[1].signed());
+    let mut events = watches.watch(requests).await.unwrap().into_inner();
+    assert!(events.message().await.unwrap().unwrap().created);
+
+    let shown = server.page_at(free, "/metrics").await;
+    for series in [
+        "keygate_tenant_keys{tenant=\"default\"} 0",
+        "keygate_tenant_keys{tenant=\"pay\"} 10",
+        "keygate_tenant_bytes{tenant=\"pay\"} 70",
+        "keygate_tenant_revision{tenant=\"pay\"} 11",
+        "keygate_tenant_watchers{tenant=\"shop\"} 1",
+        // The third and the fourth together.
+        "keygate_tenant_keys{tenant=\"_other\"} 2",
+        "keygate_tenant_history_bytes{tenant=\"_other\"} 8",
+        // That of the prefix; the keyspace's own is at a half.
+        "keygate_tenant_quota_used_ratio{quota=\"keys\",tenant=\"pay\"} 1",
+        "keygate_quotas_reached{percent=\"80\"} 1",
+        "keygate_quotas_reached{percent=\"100\"} 1",
+    ] {
+        assert!(shown.lines().any(|line| line == series), "{series} in\n{shown}");
+    }
+    assert!(!shown.contains("third") && !shown.contains("jobs/"), "{shown}");
+    let public = server.page("/metrics").await;
+    assert!(public.contains("keygate_quotas_reached{percent=\"80\"} 1"), "{public}");
+    assert!(!public.contains("keygate_tenant_") && !public.contains("pay"), "{public}");
+}

@@ -63,6 +63,13 @@ impl Registry {
         self.live
     }
 
+    /// Adds this thread's watchers of each keyspace to `counts`.
+    pub(crate) fn count(&self, counts: &mut HashMap<KeyspaceId, u64>) {
+        for watcher in self.watchers.iter().flatten() {
+            *counts.entry(watcher.keyspace).or_default() += 1;
+        }
+    }
+
     pub(crate) fn behind(&self) -> usize {
         self.watchers.iter().flatten().filter(|watcher| watcher.pace == Pace::Behind).count()
     }

@@ -109,6 +109,7 @@ pub(crate) struct Draft {
     pub threads: u32,
     pub handshake_timeout: Duration,
     pub max_unauthenticated: u32,
+    pub metrics_tenants: u32,
     pub password_threads: u32,
     pub shutdown_grace: Duration,
 }
@@ -201,6 +202,7 @@ impl Draft {
             threads: 0,
             handshake_timeout: Duration::ZERO,
             max_unauthenticated: 0,
+            metrics_tenants: 0,
             password_threads: 0,
             shutdown_grace: Duration::ZERO,
         }

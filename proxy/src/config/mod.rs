@@ -224,6 +224,8 @@ pub struct Own {
     pub handshake_timeout: Duration,
     pub max_unauthenticated_connections: u32,
     pub password_threads: NonZeroUsize,
+    /// Tenants that have series of their own on the operators' page of metrics.
+    pub metrics_tenants: u32,
     /// How long open requests may take to finish after SIGTERM.
     pub shutdown_grace: Duration,
 }

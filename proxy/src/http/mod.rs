@@ -1,5 +1,6 @@
 //! The pages of the client port that are not gRPC: health, version, metrics, as etcd has them.
-//! Served over HTTP/1.1 and HTTP/2, without a login; they name no tenant, user or key.
+//! Served over HTTP/1.1 and HTTP/2, without a login; they name no user or key, and tenants only on the operator's own
+//! listeners (`--listen-metrics-urls`).
 //!
 //! Request bodies are never read. There are no CORS headers: no page here is for browsers.
 
@@ -18,7 +19,7 @@ use crate::cli::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::metrics::{Check, Metrics, PAGE_TYPE, Probe};
 use query::Query;
 
-pub use probe::{Answered, Condition, EngineCondition};
+pub use probe::{Answered, Condition, EngineCondition, Readers};
 
 /// Which pages a listener has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +51,11 @@ impl Endpoints {
             (Pages::All | Pages::Monitoring, _) => {}
         }
         if path == "/metrics" {
-            return page(StatusCode::OK, PAGE_TYPE, self.metrics.render(&self.condition.moment()));
+            let readers = match pages {
+                Pages::Monitoring => Readers::Operators,
+                Pages::All | Pages::None => Readers::Anybody,
+            };
+            return page(StatusCode::OK, PAGE_TYPE, self.metrics.render(&self.condition.moment(readers)));
         }
         let known = match path {
             "/version" => Known::Version,

@@ -9,6 +9,16 @@ use keygate_core::{
 use keygate_engine::Port;
 
 use crate::metrics::Moment;
+use crate::quota_watch;
+
+/// Who can ask for a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Readers {
+    /// Whoever reaches the client port.
+    Anybody,
+    /// Whoever reaches `--listen-metrics-urls`.
+    Operators,
+}
 
 pub type Answered<'a> = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + 'a>>;
 
@@ -19,17 +29,19 @@ pub trait Condition: Send + Sync {
     /// Tries to read one key.
     fn read(&self, serializable: bool) -> Answered<'_>;
     /// For the page of metrics.
-    fn moment(&self) -> Moment;
+    fn moment(&self, readers: Readers) -> Moment;
 }
 
 /// The engine's, as a serving thread sees it.
 pub struct EngineCondition {
     port: Port,
+    /// Of so many tenants the operators' page has series of their own.
+    named_tenants: usize,
 }
 
 impl EngineCondition {
-    pub fn new(port: Port) -> Self {
-        Self { port }
+    pub fn new(port: Port, named_tenants: usize) -> Self {
+        Self { port, named_tenants }
     }
 }
 
@@ -54,14 +66,20 @@ impl Condition for EngineCondition {
         })
     }
 
-    fn moment(&self) -> Moment {
+    fn moment(&self, readers: Readers) -> Moment {
         let engine = self.port.engine();
+        let tenants = match readers {
+            Readers::Anybody => Vec::new(),
+            Readers::Operators => engine.figures(self.named_tenants),
+        };
         let named = |alarm: AlarmMember| Some((alarm.member, alarm_name(alarm.alarm)?));
         Moment {
             alarms: self.alarms().into_iter().filter_map(named).collect(),
             engine: engine.stats(),
             identity: engine.identity(),
             quota_bytes: engine.options().quota_bytes,
+            quotas_reached: quota_watch::reached(self.port.view().limited()),
+            tenants,
         }
     }
 }

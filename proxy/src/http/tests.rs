@@ -1,7 +1,7 @@
 use super::*;
 use http_body_util::BodyExt as _;
 use keygate_core::{AlarmKind, AlarmMember, Refusal};
-use keygate_engine::{EngineStats, Identity};
+use keygate_engine::{EngineStats, Identity, TenantFigures};
 
 use crate::metrics::Moment;
 
@@ -26,12 +26,15 @@ impl Condition for Staged {
         Box::pin(async move { outcome })
     }
 
-    fn moment(&self) -> Moment {
+    fn moment(&self, readers: Readers) -> Moment {
+        let named = TenantFigures { name: "pay".to_owned(), ..TenantFigures::default() };
         Moment {
             engine: EngineStats::default(),
             identity: Identity { cluster_id: 1, member_id: 2 },
             alarms: Vec::new(),
             quota_bytes: None,
+            quotas_reached: [(80, 0), (95, 0), (100, 0)],
+            tenants: if readers == Readers::Operators { vec![named] } else { Vec::new() },
         }
     }
 }
@@ -159,6 +162,10 @@ async fn a_listener_has_its_own_pages_only() {
         (Pages::All, "/metrics", 200),
     ] {
         assert_eq!(ask(&FINE, pages, Method::GET, uri).await.status, status, "{pages:?} {uri}");
+    }
+    for (pages, names) in [(Pages::All, false), (Pages::Monitoring, true)] {
+        let body = ask(&FINE, pages, Method::GET, "/metrics").await.body;
+        assert_eq!(body.contains("pay"), names, "{pages:?}");
     }
     let got = ask(&FINE, Pages::All, Method::GET, "/metrics").await;
     assert!(got.headers["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));

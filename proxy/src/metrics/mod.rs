@@ -2,7 +2,7 @@
 //!
 //! Nothing is global and nothing on the way of a request is contended: each serving thread has
 //! counters of its own, and whoever asks for the page adds them up. The page is served without a login, so no
-//! name on it is a user's, a tenant's or a key's.
+//! name on it is a user's or a key's, and those of tenants are on the operator's own listeners only.
 
 mod connections;
 mod engine;
@@ -12,10 +12,11 @@ mod latency;
 mod process;
 mod requests;
 mod rpc;
+mod tenants;
 
 use std::sync::Arc;
 
-use keygate_engine::{EngineStats, Identity};
+use keygate_engine::{EngineStats, Identity, TenantFigures};
 use parking_lot::RwLock;
 
 pub use connections::{ConnectionMetrics, Traffic};
@@ -43,6 +44,10 @@ pub struct Moment {
     /// (member id, etcd's name of the alarm).
     pub alarms: Vec<(u64, &'static str)>,
     pub quota_bytes: Option<u64>,
+    /// Quotas of keyspaces by threshold: (parts of a hundred, how many).
+    pub quotas_reached: [(u64, u64); 3],
+    /// Empty where tenants may read the page.
+    pub tenants: Vec<TenantFigures>,
 }
 
 impl Metrics {
@@ -66,6 +71,8 @@ impl Metrics {
         versions(&mut page, moment.identity);
         let rpcs = RpcCounters::totals(&self.rpc.read());
         engine::write(&mut page, moment, rpcs.proposals_failed);
+        tenants::write_reached(&mut page, &moment.quotas_reached);
+        tenants::write(&mut page, &moment.tenants);
         rpc::write(&mut page, &rpcs);
         requests::write(&mut page, &rpcs);
         connections::write_traffic(&mut page, &self.traffic.read());

@@ -87,7 +87,8 @@ impl Server {
             let Ok(line) = lines.recv_timeout(left) else { panic!("ended before it was ready: {log:#?}") };
             let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             match parsed["msg"].as_str().unwrap_or_default() {
-                "serving client traffic securely" => {
+                // Clients' addresses come first, those of pages after them.
+                "serving client traffic securely" if address.is_none() => {
                     address = parsed["address"].as_str().unwrap().parse().ok()
                 }
                 "ready to serve client requests" => break,
@@ -116,7 +117,12 @@ impl Server {
 
     /// A page that needs no login.
     pub(crate) async fn page(&self, path: &str) -> String {
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        self.page_at(self.address, path).await
+    }
+
+    /// The same of another listener.
+    pub(crate) async fn page_at(&self, address: SocketAddr, path: &str) -> String {
+        let stream = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let mut config = self.client(None);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -110,6 +110,15 @@ impl Keyspace {
         Ok(())
     }
 
+    /// Whether it, or a prefix of it, is limited.
+    pub fn has_quotas(&self) -> bool {
+        !self.quota.is_free()
+    }
+
+    pub fn history_bytes(&self) -> u64 {
+        self.quota.history_bytes()
+    }
+
     /// The limit of bytes of the whole keyspace.
     pub fn byte_quota(&self) -> Option<u64> {
         self.quota.limits.bytes

@@ -39,6 +39,14 @@ pub(super) const FLAGS: &[Flag] = &[
         "Threads that hash passwords; 0 is one for every four cores, at least one.",
     )
     .sets(|draft, text| draft::put(&mut draft.password_threads, values::unsigned32(text))),
+    // Seven series each and up to three for quotas: a thousand for a hundred, what a scrape does not feel.
+    own(
+        "metrics-tenants",
+        Kind::Unsigned,
+        "100",
+        "Tenants with series of their own on the pages of --listen-metrics-urls, the oldest first; others are added up. The client port's page names none.",
+    )
+    .sets(|draft, text| draft::put(&mut draft.metrics_tenants, values::unsigned32(text))),
     // Well below the 90 s after which systemd kills, and the 30 s of Kubernetes.
     own("shutdown-grace", Kind::Duration, "10s", "Time that open requests have to finish after SIGTERM.")
         .sets(|draft, text| draft::put(&mut draft.shutdown_grace, values::duration(text))),
