@@ -79,7 +79,7 @@ impl Keyspace {
 
     fn delta_of_put(&self, put: &Put<StoredValue>) -> Delta {
         let entry = self.index.get::<[u8]>(&put.key).filter(|entry| entry.is_live());
-        let old = entry.map(|entry| entry.held.len());
+        let old = entry.map(|entry| entry.value_len());
         let new = match &put.value {
             PutValue::Set(value) => Some(value.sealed().len() as u64),
             PutValue::Keep => old,
@@ -94,7 +94,7 @@ impl Keyspace {
         for range in ranges {
             for (key, entry) in self.entries(range).filter(|(_, entry)| entry.is_live()) {
                 if ranges.len() == 1 || seen.insert(key.as_ref()) {
-                    growth.add(self, key, Delta::of(key, Some(entry.held.len()), None));
+                    growth.add(self, key, Delta::of(key, Some(entry.value_len()), None));
                 }
             }
         }

@@ -48,7 +48,7 @@ impl Keyspace {
             check_wanted(step, rows).map_err(Uncounted::Unwanted)?;
             if entry.is_live() {
                 keys += 1;
-                bytes += key.len() as u64 + entry.held.len();
+                bytes += key.len() as u64 + entry.value_len();
             }
             let mut before = None;
             let mut failed = None;
