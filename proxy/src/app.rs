@@ -62,6 +62,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
 
     let metrics = Arc::new(Metrics::default());
+    if let Some(tls) = &tls {
+        // Fresh, so nobody has set it.
+        let _first = metrics.tls.set(tls.clone());
+    }
     let shared = Shared::new(settings::http(&config), metrics.clone());
     let (drain, draining) = watch::channel(Drain::Serving);
     let make = handlers(&config, &engine, &identifier, &metrics, &draining);
@@ -220,7 +224,7 @@ impl Signals {
                 _ = self.interrupt.recv() => return None,
                 _ = self.terminate.recv() => return None,
                 _ = self.hangup.recv() => {
-                    tracing::info!("SIGHUP: reading TLS files again");
+                    tracing::info!("SIGHUP: reading TLS files and identity rules again");
                     if let Some(tls) = tls {
                         tls.reload();
                     }

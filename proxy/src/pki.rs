@@ -67,6 +67,18 @@ impl fmt::Debug for Pki {
 }
 
 impl Pki {
+    fn at(directory: &Path) -> Self {
+        Self {
+            ca: directory.join("ca.pem"),
+            server_cert: directory.join("server.pem"),
+            server_key: directory.join("server-key.pem"),
+            client_cert: directory.join("root.pem"),
+            client_key: directory.join("root-key.pem"),
+            root_password_file: directory.join(ROOT_PASSWORD),
+            created: false,
+        }
+    }
+
     /// What to tell a newcomer: the command that works, to be pasted.
     pub fn first_steps(&self, endpoint: &str) -> String {
         format!(
@@ -105,15 +117,7 @@ fn shell(path: &Path) -> String {
 /// Finds or makes everything in `directory`. The server certificate covers this machine and `hosts`.
 pub fn ensure(directory: &Path, hosts: &[String], now: Now) -> Result<Pki, PkiError> {
     make_directory(directory)?;
-    let pki = Pki {
-        ca: directory.join("ca.pem"),
-        server_cert: directory.join("server.pem"),
-        server_key: directory.join("server-key.pem"),
-        client_cert: directory.join("root.pem"),
-        client_key: directory.join("root-key.pem"),
-        root_password_file: directory.join(ROOT_PASSWORD),
-        created: false,
-    };
+    let pki = Pki::at(directory);
     let ca_key = directory.join("ca-key.pem");
     let created = !exists(&pki.ca)?;
     // Looked at even when nobody asks for it: others could read it all the time.
@@ -164,12 +168,16 @@ pub fn ensure_auto(
     validity_years: u32,
     now: Now,
 ) -> Result<Serving, PkiError> {
-    let directory = data_dir.join("fixtures").join("client");
+    let directory = auto_directory(data_dir);
     make_directory(&directory)?;
     let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
     let purpose = Purpose::SelfSigned { hosts: server_hosts(hosts), years: validity_years };
     Leaf { cert: &cert, key: &key, purpose }.find_or_self_sign(now)?;
     Ok(Serving { cert, key, client_ca: None, managed: None })
+}
+
+fn auto_directory(data_dir: &Path) -> PathBuf {
+    data_dir.join("fixtures").join("client")
 }
 
 /// The files with which the client port is served.
@@ -220,6 +228,33 @@ pub fn prepare(config: &Config, now: Now) -> Result<Option<Serving>, PkiError> {
                 client_ca: client_ca(client_certificates, Some(&pki.ca)),
                 managed: Some(pki),
             }))
+        }
+    }
+}
+
+/// The same files, without making anything.
+pub fn locate(config: &Config) -> Option<Serving> {
+    match &config.tls {
+        ClientTls::Off => None,
+        ClientTls::SelfSigned { .. } => {
+            let directory = auto_directory(&config.data_dir);
+            let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+            Some(Serving { cert, key, client_ca: None, managed: None })
+        }
+        ClientTls::Files { cert, key, client_certificates } => Some(Serving {
+            cert: cert.clone(),
+            key: key.clone(),
+            client_ca: client_ca(client_certificates, None),
+            managed: None,
+        }),
+        ClientTls::Managed { client_certificates } => {
+            let pki = Pki::at(&directory(config));
+            Some(Serving {
+                cert: pki.server_cert.clone(),
+                key: pki.server_key.clone(),
+                client_ca: client_ca(client_certificates, Some(&pki.ca)),
+                managed: Some(pki),
+            })
         }
     }
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -19,16 +19,16 @@ use tokio_rustls::LazyConfigAcceptor;
 use tonic::body::Body;
 
 use super::handler::{Handler, Served};
-use super::lapse::Shown;
+use super::lapse::Presented;
 use super::listener::Endpoint;
 use super::log_budget::Line;
 use super::probation::Probation;
 use super::strangers::{Place, PlaceProof};
 use super::stream::{ClientStream, Spoken, Transport, adopt};
 use super::worker::{Accepted, Drain, Shared};
-use crate::identify::{CertificateName, ConnectionIdentity, Proof};
+use crate::identify::{ConnectionIdentity, Proof, Shown};
 use crate::metrics::{ConnectionMetrics, Traffic};
-use crate::tls::ReloadingTls;
+use crate::tls::{Certified, Loaded, ReloadingTls};
 
 /// A request's headers in all. A JWT may take 8 KiB of it.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
@@ -77,7 +77,7 @@ pub(super) async fn serve(
     let evicted = place.clone();
     let deadline = Instant::now() + shared.limits.handshake_timeout;
     let begun = tokio::select! {
-        begun = begin(stream, traffic, &probation, endpoint.tls.as_deref(), deadline) => begun,
+        begun = begin(stream, traffic, &probation, endpoint.tls.as_deref(), &*handler, deadline) => begun,
         () = evicted.evicted() => return,
     };
     let begun = match begun {
@@ -89,14 +89,17 @@ pub(super) async fn serve(
     let is_tls = endpoint.tls.is_some();
     let proof = Box::new(EndOfProbation { place: PlaceProof(place), probation: probation.clone() });
     let room = shared.room.connection();
-    let identity = ConnectionIdentity::new(peer, is_tls, client.server_name.as_deref(), client.name, proof);
+    let identity = ConnectionIdentity::new(peer, is_tls, client.server_name.as_deref(), client.shown, proof);
     let identity = identity.with_room(room);
-    // A certificate that our CA signed is proof enough not to be a stranger, whatever it names.
-    if client.shown.is_some() {
+    if *identity.shown() == Shown::Rejected {
+        tell_of_rejection(&shared, peer, client.presented.as_ref());
+    }
+    // A certificate that an authority signed is proof enough not to be a stranger, unless rules reject it.
+    if client.presented.is_some() && *identity.shown() != Shown::Rejected {
         identity.proof().given();
     }
     let identity = Arc::new(identity);
-    let lapse = lapse(client.shown, endpoint.tls.clone(), identity.clone());
+    let lapse = lapse(client.presented, endpoint.tls.clone(), identity.clone());
     let stay = Stay { place: &evicted, probation: &probation, limits: &shared.limits, drain, lapse };
     let service = ConnectionService { handler, endpoint, identity, probation: probation.clone() };
     let io = TokioIo::new(stream);
@@ -123,11 +126,10 @@ struct Begun {
 }
 
 /// What a client's certificate said.
-#[derive(Default)]
 struct Client {
     /// A certificate that was verified.
-    shown: Option<Shown>,
-    name: Option<CertificateName>,
+    presented: Option<Presented>,
+    shown: Shown,
     /// Which host it said it wants to reach.
     server_name: Option<String>,
 }
@@ -151,22 +153,28 @@ async fn begin(
     traffic: Arc<Traffic>,
     probation: &Arc<Probation>,
     tls: Option<&ReloadingTls>,
+    handler: &dyn Handler,
     deadline: Instant,
 ) -> Result<Option<Begun>, Rejection> {
     let stream = adopt(stream)?;
-    let mut client = Client::default();
+    let mut client = Client { presented: None, shown: Shown::Nothing, server_name: None };
     let transport = match tls {
         None => Transport::Plain(stream),
         Some(tls) => {
             // Before the configuration is taken, so that no change after it is missed.
             let changes = tls.changes();
-            let handshake = timeout_at(deadline, handshake(stream, tls)).await;
-            let Some(stream) = handshake.map_err(|_| Rejection::HandshakeTimeout)?? else { return Ok(None) };
+            let handshake = timeout_at(deadline, handshake(stream, tls, handler)).await;
+            let Some(Secured { stream, loaded, tenant }) =
+                handshake.map_err(|_| Rejection::HandshakeTimeout)??
+            else {
+                return Ok(None);
+            };
             let session = stream.get_ref().1;
             client.server_name = session.server_name().map(str::to_owned);
-            if let Some(chain @ [certificate, ..]) = session.peer_certificates() {
-                client.name = CertificateName::read(certificate);
-                client.shown = Some(Shown::new(chain, changes));
+            if let Some(chain @ [_, ..]) = session.peer_certificates() {
+                let certified = loaded.trust.certify(chain, tenant.as_deref(), SystemTime::now());
+                client.shown = shown(&certified);
+                client.presented = Some(Presented::new(chain, tenant, certified, changes));
             }
             Transport::Tls(Box::new(stream))
         }
@@ -176,18 +184,38 @@ async fn begin(
     Ok(spoken.map(|spoken| Begun { stream, spoken, client }))
 }
 
+/// A handshake that succeeded.
+struct Secured {
+    stream: tokio_rustls::server::TlsStream<TcpStream>,
+    /// What it was checked against.
+    loaded: Arc<Loaded>,
+    /// Whose host the client asked for.
+    tenant: Option<Arc<str>>,
+}
+
+fn shown(certified: &Certified) -> Shown {
+    match &certified.whom {
+        Ok(found) => Shown::Name(found.named.clone()),
+        Err(_) if certified.is_rejected() => Shown::Rejected,
+        Err(_) => Shown::Nameless,
+    }
+}
+
 async fn handshake(
     stream: TcpStream,
     tls: &ReloadingTls,
-) -> Result<Option<tokio_rustls::server::TlsStream<TcpStream>>, Rejection> {
+    handler: &dyn Handler,
+) -> Result<Option<Secured>, Rejection> {
     let start = match LazyConfigAcceptor::new(Acceptor::default(), stream).await {
         Ok(start) => start,
         Err(error) if is_absence(&error) => return Ok(None),
         Err(error) => return Err(Rejection::Tls { server_name: String::new(), error }),
     };
     let server_name = start.client_hello().server_name().unwrap_or_default().to_owned();
-    match start.into_stream(tls.current()).await {
-        Ok(stream) => Ok(Some(stream)),
+    let tenant = handler.tenant_of_host(&server_name.to_ascii_lowercase());
+    let loaded = tls.current();
+    match start.into_stream(loaded.config(tenant.as_deref())).await {
+        Ok(stream) => Ok(Some(Secured { stream, loaded, tenant })),
         Err(error) => Err(Rejection::Tls { server_name, error }),
     }
 }
@@ -230,6 +258,18 @@ fn reject(shared: &Shared, peer: SocketAddr, rejection: &Rejection) {
         error = %rejection,
         left_out,
         "rejected connection on client endpoint"
+    );
+}
+
+fn tell_of_rejection(shared: &Shared, peer: SocketAddr, presented: Option<&Presented>) {
+    let Some(Certified { authority, whom: Err(why) }) = presented.map(Presented::certified) else { return };
+    let Line::Write { left_out } = shared.refusals.ask(std::time::Instant::now()) else { return };
+    tracing::warn!(
+        remote_addr = %peer,
+        authority = authority.as_ref(),
+        error = %why,
+        left_out,
+        "a client certificate names nobody; `keygate identity explain` tells more"
     );
 }
 
@@ -341,13 +381,13 @@ struct Stay<'a> {
 
 /// Completes when the certificate does not hold any more, after requests were told so.
 fn lapse(
-    shown: Option<Shown>,
+    presented: Option<Presented>,
     tls: Option<Arc<ReloadingTls>>,
     identity: Arc<ConnectionIdentity>,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    let (Some(shown), Some(tls)) = (shown, tls) else { return Box::pin(std::future::pending()) };
+    let (Some(presented), Some(tls)) = (presented, tls) else { return Box::pin(std::future::pending()) };
     Box::pin(async move {
-        let why = shown.lapse(&tls).await;
+        let why = presented.lapse(&tls).await;
         tracing::info!(remote_addr = %identity.peer(), ?why, "a connection is closed: its certificate does not hold any more");
         identity.end(why);
     })

@@ -27,6 +27,11 @@ pub trait Handler: Send + Sync {
         connection: &Arc<ConnectionIdentity>,
         request: Request<Incoming>,
     ) -> Served;
+
+    /// The tenant that a host name, in lowercase, leads to.
+    fn tenant_of_host(&self, _host: &str) -> Option<Arc<str>> {
+        None
+    }
 }
 
 /// The real one.
@@ -38,6 +43,10 @@ pub struct Stages {
 }
 
 impl Handler for Stages {
+    fn tenant_of_host(&self, host: &str) -> Option<Arc<str>> {
+        self.grpc.tenant_of_host(host)
+    }
+
     fn serve(
         &self,
         endpoint: &Arc<Endpoint>,

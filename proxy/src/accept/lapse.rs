@@ -1,35 +1,50 @@
 //! A client certificate that held when its connection began, and may cease to.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::tls::{Lapse, ReloadingTls};
+use crate::identify::Lapse;
+use crate::tls::{Certified, ReloadingTls};
 
 /// A look costs a check of signatures, some 100 µs. More often than expiry asks for it only because a
 /// clock may be set.
 const LOOK: Duration = Duration::from_secs(3600);
 
 /// What a client showed: its own certificate first.
-pub(super) struct Shown {
+pub(super) struct Presented {
+    /// Of the host that the client asked for.
+    tenant: Option<Arc<str>>,
+    /// What it came to.
+    certified: Certified,
     chain: Vec<CertificateDer<'static>>,
     /// When certificates of the chain expire, in seconds since 1970.
     ends: Vec<u64>,
     changes: watch::Receiver<u64>,
 }
 
-impl Shown {
+impl Presented {
     /// `changes` must be from before the chain was accepted.
-    pub(super) fn new(chain: &[CertificateDer<'_>], changes: watch::Receiver<u64>) -> Self {
+    pub(super) fn new(
+        chain: &[CertificateDer<'_>],
+        tenant: Option<Arc<str>>,
+        certified: Certified,
+        changes: watch::Receiver<u64>,
+    ) -> Self {
         let end = |certificate: &CertificateDer<'_>| {
             let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
             u64::try_from(parsed.validity().not_after.timestamp()).ok()
         };
         let ends = chain.iter().filter_map(end).collect();
         let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        Self { chain, ends, changes }
+        Self { tenant, certified, chain, ends, changes }
+    }
+
+    pub(super) fn certified(&self) -> &Certified {
+        &self.certified
     }
 
     /// Completes when the chain does not hold any more.
@@ -43,8 +58,11 @@ impl Shown {
                     tokio::time::sleep(wait).await;
                 }
             }
-            if let Err(lapse) = tls.still_holds(&self.chain, SystemTime::now()) {
-                return lapse;
+            let trust = &tls.current().trust;
+            match trust.certify_standing(&self.chain, self.tenant.as_deref(), SystemTime::now()) {
+                Err(lapse) => return lapse,
+                Ok(certified) if certified != self.certified => return Lapse::Changed,
+                Ok(_) => {}
             }
         }
     }
@@ -63,7 +81,12 @@ mod tests {
 
     #[test]
     fn the_next_look_is_when_the_next_certificate_expires() {
-        let shown = |ends: &[u64]| Shown {
+        let shown = |ends: &[u64]| Presented {
+            tenant: None,
+            certified: Certified {
+                authority: "".into(),
+                whom: Err(crate::identify::rules::Unnamed::Unreadable),
+            },
             chain: Vec::new(),
             ends: ends.to_vec(),
             changes: watch::Sender::new(0).subscribe(),

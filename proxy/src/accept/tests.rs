@@ -40,7 +40,7 @@ impl Handler for WhoAsks {
         connection: &Arc<ConnectionIdentity>,
         request: Request<Incoming>,
     ) -> Served {
-        let name = connection.certificate().map_or("nobody", |name| &name.common_name).to_owned();
+        let name = connection.certificate().map_or("nobody", |named| &named.user).to_owned();
         if request.uri().path() == "/prove" {
             connection.proof().given();
         }
@@ -154,6 +154,7 @@ impl Authority {
             key: at("key.pem"),
             client_certificates: demand(at("ca.pem")),
             revocation: None,
+            identity_rules: None,
             versions: Versions::Both,
             cipher_suites: Vec::new(),
             private_key_only: true,
@@ -372,7 +373,7 @@ async fn a_client_certificate_is_its_owners_name() {
 }
 
 #[tokio::test]
-async fn new_files_serve_new_connections_and_leave_open_ones_alone() {
+async fn new_files_serve_new_connections_and_open_ones_stay_while_they_are_trusted() {
     let directory = tempfile::tempdir().unwrap();
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let server = Server::start(Some(old.install(directory.path(), OPTIONAL)), USUAL);
@@ -380,9 +381,18 @@ async fn new_files_serve_new_connections_and_leave_open_ones_alone() {
     let mut open = secured(&server, &old_client).await.unwrap();
     assert_eq!(ask(&mut open, "/").await.unwrap(), "alice");
 
+    let tls = server.tls.as_ref().unwrap();
     new.install(directory.path(), OPTIONAL);
-    server.tls.as_ref().unwrap().reload_if_changed();
-    assert_eq!(ask(&mut open, "/").await.unwrap(), "alice");
+    fs::write(directory.path().join("ca.pem"), old.0.pem() + new.0.pem().as_str()).unwrap();
+    tls.reload_if_changed();
+    let asked = std::time::Instant::now();
+    // Longer than a connection that is not trusted any more is left.
+    while asked.elapsed() < Duration::from_millis(800) {
+        assert_eq!(ask(&mut open, "/").await.unwrap(), "alice");
+    }
+    fs::write(directory.path().join("ca.pem"), new.0.pem()).unwrap();
+    tls.reload_if_changed();
+    closed(&mut open).await;
     assert!(secured(&server, &old_client).await.is_err(), "the old server certificate is still served");
     // The client CA changed with it: the old CA's clients are strangers now.
     for (certificate, expected) in [(new.client("bob", 2099), Some("bob")), (old.client("alice", 2099), None)]

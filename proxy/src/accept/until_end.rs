@@ -13,8 +13,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::worker::Drain;
-use crate::identify::ConnectionIdentity;
-use crate::tls::Lapse;
+use crate::identify::{ConnectionIdentity, Lapse};
 
 pub(super) struct UntilEnd {
     inner: tonic::body::Body,
@@ -38,7 +37,7 @@ impl End {
             Self::Lapse(Lapse::Revoked) => ("16", "etcdserver: invalid auth token"),
             // Go's clients take UNAUTHENTICATED for the end of a watch, and UNAVAILABLE as a reason to
             // come again, with the new certificate that is there by then.
-            Self::Lapse(Lapse::Expired) => ("14", "etcdserver: invalid auth token"),
+            Self::Lapse(Lapse::Expired | Lapse::Changed) => ("14", "etcdserver: invalid auth token"),
         };
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", HeaderValue::from_static(code));

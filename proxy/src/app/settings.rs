@@ -103,6 +103,7 @@ pub(super) fn tls(config: &Config, files: &Serving) -> TlsSources {
         cert: files.cert.clone(),
         key: files.key.clone(),
         client_certificates,
+        identity_rules: config.identity_rules_file.clone(),
         revocation: config.client_crl_file.clone().map(|path| Revocation { path, unlisted }),
         versions,
         cipher_suites: config.cipher_suites.clone(),

@@ -3,7 +3,9 @@
 //! Everything up to a checked configuration and a running log happens here; the server itself is a function that the
 //! caller hands in.
 
+mod certs;
 mod check;
+mod identity;
 mod policy;
 mod quota;
 mod remote;
@@ -60,6 +62,16 @@ enum Command {
         #[command(subcommand)]
         command: policy::PolicyCommand,
     },
+    /// Say whom a certificate names
+    Identity {
+        #[command(subcommand)]
+        command: identity::IdentityCommand,
+    },
+    /// Say which certificates and revocation lists are about to expire
+    Certs {
+        #[command(subcommand)]
+        command: certs::CertsCommand,
+    },
     /// Print the version
     Version {
         #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -73,6 +85,15 @@ enum Command {
 enum Rules {
     Keygate,
     Etcd,
+}
+
+impl From<Rules> for Mode {
+    fn from(rules: Rules) -> Self {
+        match rules {
+            Rules::Keygate => Self::Keygate,
+            Rules::Etcd => Self::Etcd,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -106,15 +127,13 @@ pub fn main(run: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {
         }
         Ok(Cli { command: Command::Serve { flags } }) => serve::serve(Mode::Keygate, &flags, run),
         Ok(Cli { command: Command::CheckConfig { file, mode, output } }) => {
-            let mode = match mode {
-                Rules::Keygate => Mode::Keygate,
-                Rules::Etcd => Mode::Etcd,
-            };
-            check::check(&file, mode, output)
+            check::check(&file, mode.into(), output)
         }
         Ok(Cli { command: Command::Tenant(tenant) }) => tenant::run(&tenant),
         Ok(Cli { command: Command::Quota(quota) }) => quota::run(&quota),
         Ok(Cli { command: Command::Policy { command } }) => policy::run(command),
+        Ok(Cli { command: Command::Identity { command } }) => identity::run(command),
+        Ok(Cli { command: Command::Certs { command } }) => certs::run(command),
         Ok(Cli { command: Command::Version { output } }) => {
             say(&version::version(output));
             ExitCode::SUCCESS
@@ -154,6 +173,14 @@ fn with_serve_flags(command: clap::Command) -> clap::Command {
     });
     // `mut_subcommand` keeps the place in the list of commands.
     command.mut_subcommand("serve", |_| serve)
+}
+
+/// A configuration file as `serve` would read it.
+fn configuration(file: &Path, rules: Rules) -> Result<Config, String> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("cannot read `{}`: {error}", file.display()))?;
+    let loaded = crate::config::load_text(rules.into(), &text);
+    loaded.map(|loaded| loaded.config).map_err(|problems| format!("`{}`: {problems}", file.display()))
 }
 
 /// Prints to stdout. A reader that has gone away (`| head`) is no error.

@@ -27,6 +27,11 @@ pub fn check_files(config: &Config) -> Problems {
         }
     }
     public.extend(config.client_crl_file.iter().map(|path| ("client-crl-file", path)));
+    if let Some(rules) = &config.identity_rules_file
+        && let Err(error) = crate::identify::rules::Rules::read(rules)
+    {
+        problems.add(path_of("keygate.identity-rules-file"), error.to_string());
+    }
     if let AuthToken::Jwt(jwt) = &config.auth_token {
         // What checks a keyed hash also makes one.
         let checking = if jwt.method.is_symmetric() { &mut private } else { &mut public };

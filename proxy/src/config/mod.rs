@@ -62,6 +62,8 @@ pub struct Config {
     pub tls: ClientTls,
     /// Lists of revoked client certificates.
     pub client_crl_file: Option<PathBuf>,
+    /// Further authorities of clients, and who is whom.
+    pub identity_rules_file: Option<PathBuf>,
     pub tls_min: TlsVersion,
     pub tls_max: TlsVersion,
     /// IANA names, in the operator's order; empty means the library's own choice.

@@ -62,6 +62,7 @@ impl Resolver<'_> {
             listen_metrics,
             advertise_client,
             client_crl_file: self.client_crl_file(&draft, &tls),
+            identity_rules_file: self.identity_rules_file(&draft, &tls),
             tls,
             tls_min: draft.tls_min,
             tls_max: draft.tls_max,

@@ -6,14 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use keygate_core::{ConnectionKind, Origin};
 use parking_lot::Mutex;
-use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::jwt::Claims;
+use super::rules::Named;
 use super::simple_token::Entry;
 use crate::rpc::{ConnectionRoom, MessageRoom};
-use crate::tls::Lapse;
 
 /// Told once, when the other side has shown who it is, so that its place among the strangers
 /// becomes free. Cheap to call again.
@@ -26,24 +24,25 @@ pub trait Proof: Send + Sync {
     }
 }
 
-/// The name in a client certificate that was verified against the client CA.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CertificateName {
-    pub common_name: Arc<str>,
+/// Why a certificate that held does not any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lapse {
+    /// Revoked, or of an authority that is not trusted any more.
+    Revoked,
+    Expired,
+    /// It holds, and means somebody else now.
+    Changed,
 }
 
-impl CertificateName {
-    /// None for a certificate without a common name, or with several: which of them counted would
-    /// be a guess.
-    pub fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-        let mut names = parsed.subject().iter_common_name();
-        let name = names.next()?.as_str().ok()?;
-        if names.next().is_some() || name.is_empty() {
-            return None;
-        }
-        Some(Self { common_name: name.into() })
-    }
+/// What a client's certificate came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Shown {
+    Nothing,
+    /// A certificate that is good and names nobody.
+    Nameless,
+    /// Rules were asked whom it names, and none gave an answer.
+    Rejected,
+    Name(Named),
 }
 
 /// Made once for each connection.
@@ -52,7 +51,7 @@ pub struct ConnectionIdentity {
     tls: bool,
     /// As the client named us in its TLS handshake, in lowercase.
     server_name: Option<Arc<str>>,
-    certificate: Option<CertificateName>,
+    certificate: Shown,
     proof: Box<dyn Proof>,
     room: Arc<ConnectionRoom>,
     /// A connection nearly always shows the same token; looking it up once is enough.
@@ -84,7 +83,7 @@ impl ConnectionIdentity {
         peer: SocketAddr,
         tls: bool,
         server_name: Option<&str>,
-        certificate: Option<CertificateName>,
+        certificate: Shown,
         proof: Box<dyn Proof>,
     ) -> Self {
         let room = MessageRoom::new(usize::MAX).connection();
@@ -131,8 +130,8 @@ impl ConnectionIdentity {
     pub fn origin(&self) -> Origin {
         let connection = match (self.tls, &self.certificate) {
             (false, _) => ConnectionKind::Plain,
-            (true, None) => ConnectionKind::Tls,
-            (true, Some(_)) => ConnectionKind::Mtls,
+            (true, Shown::Nothing) => ConnectionKind::Tls,
+            (true, Shown::Nameless | Shown::Rejected | Shown::Name(_)) => ConnectionKind::Mtls,
         };
         Origin { source: Some(self.peer.ip().to_canonical()), connection: Some(connection) }
     }
@@ -141,8 +140,15 @@ impl ConnectionIdentity {
         self.server_name.as_deref()
     }
 
-    pub fn certificate(&self) -> Option<&CertificateName> {
-        self.certificate.as_ref()
+    pub fn shown(&self) -> &Shown {
+        &self.certificate
+    }
+
+    pub fn certificate(&self) -> Option<&Named> {
+        match &self.certificate {
+            Shown::Name(named) => Some(named),
+            Shown::Nothing | Shown::Nameless | Shown::Rejected => None,
+        }
     }
 
     pub fn proof(&self) -> &dyn Proof {

@@ -1,7 +1,7 @@
 //! Who asks? A connection gets its [`ConnectionIdentity`] once, each request its [`Caller`].
 //!
 //! Evidence is taken in etcd's order: metadata `token`, then `authorization` (with or without
-//! `Bearer`), then the common name of a verified client certificate. A token that does not hold
+//! `Bearer`), then what a verified client certificate names. A token that does not hold
 //! refuses the request; it never falls back to weaker evidence. Nothing here decides what a caller
 //! may do.
 
@@ -9,13 +9,15 @@ mod connection;
 mod directory;
 mod jwt;
 mod password;
+pub mod rules;
 mod simple_token;
 mod source;
 
-pub use connection::{CertificateName, ConnectionIdentity, Proof};
+pub use connection::{ConnectionIdentity, Lapse, Proof, Shown};
 pub use directory::{Directory, keyspace_of_login, user_of_login};
 pub use jwt::{JwtKeyError, JwtKeys};
 pub use password::{MAX_COST, PasswordPool, cost_of};
+pub use rules::Named;
 pub use simple_token::SimpleTokens;
 pub use source::{Asker, Source};
 
@@ -30,6 +32,7 @@ use keygate_core::{
 use connection::Remembered;
 use jwt::Claims;
 use password::Expected;
+use rules::TenantOf;
 use simple_token::Holder;
 
 /// What makes tokens and checks them. One for the process, shared by all threads.
@@ -58,8 +61,9 @@ impl Identifier {
 
     /// `directory` must be of the snapshot that the request will be decided on.
     ///
-    /// The tenant is that of the host name in the TLS handshake, else the token's, else the default
-    /// one; a token of another tenant than the host's does not hold. While auth is off in the
+    /// The tenant is that of the host name in the TLS handshake, else the token's or certificate's, else
+    /// the default one; a token of another tenant than the host's does not hold, and a certificate of
+    /// another names nobody there. While auth is off in the
     /// keyspace nobody is asked who they are, and simple tokens made earlier are forgotten: switching
     /// auth off revokes them.
     pub fn identify(
@@ -72,9 +76,18 @@ impl Identifier {
             return Err(Refusal::InvalidToken);
         }
         let host = connection.server_name().and_then(|host| directory.keyspace_of_host(host));
-        let keyspace = host.unwrap_or(KeyspaceId::DEFAULT);
+        let token = token_of(metadata);
+        let certified = match (&token, connection.certificate().map(|named| &named.tenant)) {
+            (Ok(None), Some(TenantOf::Default)) => Some(KeyspaceId::DEFAULT),
+            // One of a tenant that is not there is nobody's.
+            (Ok(None), Some(TenantOf::Named(tenant))) => {
+                Some(directory.keyspace_of_tenant(tenant).ok_or(Refusal::PermissionDenied)?)
+            }
+            (Ok(Some(_)) | Err(_), _) | (Ok(None), None) => None,
+        };
+        let keyspace = host.or(certified).unwrap_or(KeyspaceId::DEFAULT);
         let auth = directory.auth(keyspace).ok_or(Refusal::PermissionDenied)?;
-        let token = match token_of(metadata) {
+        let token = match token {
             Ok(token) => token,
             Err(refusal) if auth.enabled => return Err(refusal),
             Err(_) => None,
@@ -90,16 +103,19 @@ impl Identifier {
             Some(Ok(caller)) if caller.keyspace() == keyspace => caller,
             Some(Ok(_)) => return Err(Refusal::InvalidToken),
             Some(Err(refusal)) => return Err(refusal),
-            None => match connection.certificate() {
-                // The platform's authority vouches for the platform's own users only.
-                Some(certificate) if host.is_none() => Caller::User {
+            None => match connection.shown() {
+                Shown::Name(named) if certified == Some(keyspace) => Caller::User {
                     keyspace,
-                    name: certificate.common_name.clone(),
+                    name: named.user.clone(),
                     evidence: Evidence::Certificate,
-                    groups: Groups::NONE,
+                    groups: named.groups.clone(),
                     origin: connection.origin(),
                 },
-                Some(_) | None => return Ok(Caller::Anonymous { keyspace }),
+                Shown::Rejected => return Err(Refusal::PermissionDenied),
+                // At a tenant's host a certificate of anybody else names nobody.
+                Shown::Name(_) | Shown::Nameless | Shown::Nothing => {
+                    return Ok(Caller::Anonymous { keyspace });
+                }
             },
         };
         connection.proof().given();

@@ -9,6 +9,11 @@ fn asker() -> Asker {
     Asker::at("127.0.0.1:1".parse().unwrap())
 }
 
+/// A certificate of the platform's authority with this common name.
+fn shown(name: &str) -> Shown {
+    Shown::Name(Named { tenant: rules::TenantOf::Default, user: name.into(), groups: Groups::NONE })
+}
+
 struct Counted(Arc<AtomicUsize>);
 
 impl Proof for Counted {
@@ -40,7 +45,7 @@ impl Bench {
     }
 
     fn connection(&self, common_name: Option<&str>) -> ConnectionIdentity {
-        let certificate = common_name.map(|name| CertificateName { common_name: name.into() });
+        let certificate = common_name.map_or(Shown::Nothing, shown);
         ConnectionIdentity::new(
             "127.0.0.1:1".parse().unwrap(),
             true,
@@ -216,13 +221,15 @@ fn the_common_name_is_read_when_there_is_exactly_one() {
         }
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = parameters.self_signed(&key).unwrap();
-        CertificateName::read(certificate.der()).map(|name| name.common_name.to_string())
+        let names = rules::CertificateNames::read(certificate.der()).unwrap();
+        names.common_name.map(|name| name.to_string())
     };
     assert_eq!(with(&["root"]), Some("root".to_owned()));
     assert_eq!(with(&["Zoë \u{4e2d}"]), Some("Zoë \u{4e2d}".to_owned()));
     assert_eq!(with(&[]), None);
     assert_eq!(with(&[""]), None);
-    assert_eq!(CertificateName::read(&rustls_pki_types::CertificateDer::from(&b"\x30\x03rubbish"[..])), None);
+    let rubbish = rustls_pki_types::CertificateDer::from(&b"\x30\x03rubbish"[..]);
+    assert_eq!(rules::CertificateNames::read(&rubbish), None);
 }
 
 #[test]
@@ -231,7 +238,7 @@ fn nothing_secret_is_printed() {
         "127.0.0.1:1".parse().unwrap(),
         true,
         None,
-        None,
+        Shown::Nothing,
         Box::new(Counted(Arc::default())),
     );
     let tokens = SimpleTokens::new(Duration::from_secs(300));

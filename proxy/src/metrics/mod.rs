@@ -4,6 +4,7 @@
 //! counters of its own, and whoever asks for the page adds them up. The page is served without a login, so no
 //! name on it is a user's or a key's, and those of tenants are on the operator's own listeners only.
 
+mod certificates;
 mod connections;
 mod engine;
 mod exposition;
@@ -14,7 +15,7 @@ mod requests;
 mod rpc;
 mod tenants;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use keygate_engine::{EngineStats, Identity, TenantFigures};
 use parking_lot::RwLock;
@@ -25,6 +26,7 @@ pub(crate) use latency::{Latency, LatencyTotals};
 
 use crate::cli::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::rpc::meter::RpcCounters;
+use crate::tls::ReloadingTls;
 pub use exposition::CONTENT_TYPE as PAGE_TYPE;
 use exposition::{Exposition, Kind};
 
@@ -35,6 +37,8 @@ pub struct Metrics {
     traffic: RwLock<Vec<Arc<Traffic>>>,
     pub health: HealthMetrics,
     pub connections: ConnectionMetrics,
+    /// Set once there is TLS.
+    pub tls: OnceLock<Arc<ReloadingTls>>,
 }
 
 /// What the page shows that others know.
@@ -78,6 +82,9 @@ impl Metrics {
         connections::write_traffic(&mut page, &self.traffic.read());
         self.health.write(&mut page);
         self.connections.write(&mut page);
+        if let Some(tls) = self.tls.get() {
+            certificates::write(&mut page, tls);
+        }
         process::write(&mut page);
         page.finish()
     }

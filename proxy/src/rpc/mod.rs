@@ -65,6 +65,12 @@ impl GrpcService {
         Self { context, counters }
     }
 
+    /// The tenant that a host name, in lowercase, leads to.
+    pub fn tenant_of_host(&self, host: &str) -> Option<Arc<str>> {
+        let view = self.context.port.view();
+        view.tenant_for_host(host).map(|tenant| tenant.name.as_str().into())
+    }
+
     /// Answers any gRPC request. Never fails: what goes wrong is in the answer's status.
     pub async fn call<B>(
         &self,

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertificateError, Error, RootCertStore};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::crl::{self, RevocationList};
+use super::dates::{Dated, What};
 use super::{TlsError, material};
+use crate::identify::Lapse;
 
 /// A file of revocation lists, and what it means for those who are in none of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,45 +34,36 @@ pub enum Unlisted {
     Accepted,
 }
 
-/// Whether a client must show a certificate.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Demand {
-    Optional,
-    Required,
-}
-
 pub(super) struct Authority {
+    pub(super) name: Arc<str>,
+    ca: PathBuf,
+    certificates: Vec<CertificateDer<'static>>,
+    roots: Arc<RootCertStore>,
     pub(super) newcomers: Arc<dyn ClientCertVerifier>,
     standing: Arc<dyn ClientCertVerifier>,
+    pub(super) revocation: Option<Revocation>,
     pub(super) lists: Vec<RevocationList>,
-}
-
-/// Why a certificate that held does not any more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lapse {
-    /// Revoked, or of an authority that is not trusted any more.
-    Revoked,
-    Expired,
 }
 
 impl Authority {
     pub(super) fn load(
+        name: Arc<str>,
         ca: &Path,
-        revocation: Option<&Revocation>,
-        demand: Demand,
+        revocation: Option<Revocation>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
         let bad = |error: &dyn std::fmt::Display| TlsError::BadAuthority {
             path: ca.to_owned(),
             why: error.to_string(),
         };
+        let certificates = material::certificates(ca)?;
         let mut roots = RootCertStore::empty();
-        for root in material::authorities(ca)? {
-            roots.add(root).map_err(|error| bad(&error))?;
+        for root in &certificates {
+            roots.add(root.clone()).map_err(|error| bad(&error))?;
         }
         let roots = Arc::new(roots);
         let algorithms = &provider.signature_verification_algorithms;
-        let lists = match revocation {
+        let lists = match &revocation {
             Some(revocation) => crl::read(&revocation.path, &roots, algorithms)?,
             None => Vec::new(),
         };
@@ -78,34 +71,71 @@ impl Authority {
         let builder =
             || WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).with_crls(ders());
         let mut newcomers = builder().enforce_revocation_expiration();
-        if demand == Demand::Optional {
-            newcomers = newcomers.allow_unauthenticated();
-        }
-        if revocation.is_some_and(|revocation| revocation.unlisted == Unlisted::Accepted) {
+        if revocation.as_ref().is_some_and(|revocation| revocation.unlisted == Unlisted::Accepted) {
             newcomers = newcomers.allow_unknown_revocation_status();
         }
         // The roots were taken one by one already: what cannot be used now is a list.
-        let unusable = |error: rustls::server::VerifierBuilderError| match revocation {
+        let unusable = |error: VerifierBuilderError| match &revocation {
             Some(revocation) => {
                 TlsError::BadRevocationList { path: revocation.path.clone(), why: error.to_string() }
             }
             None => bad(&error),
         };
         let standing = builder().allow_unknown_revocation_status().build().map_err(unusable)?;
-        Ok(Self { newcomers: newcomers.build().map_err(unusable)?, standing, lists })
+        let newcomers = newcomers.build().map_err(unusable)?;
+        let ca = ca.to_owned();
+        Ok(Self { name, ca, certificates, roots, newcomers, standing, revocation, lists })
     }
 
-    /// Whether a chain that was accepted once, the client's own certificate first, still holds.
+    /// Whether a chain, the client's own certificate first, is let in.
+    pub(super) fn admits(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), Error> {
+        ask(&self.newcomers, chain, now)
+    }
+
+    /// Whether a chain that was let in once still holds.
     pub(super) fn still_holds(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), Lapse> {
-        let Some((certificate, intermediates)) = chain.split_first() else { return Ok(()) };
-        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now = UnixTime::since_unix_epoch(since);
-        match self.standing.verify_client_cert(certificate, intermediates, now) {
-            Ok(_) => Ok(()),
+        match ask(&self.standing, chain, now) {
+            Ok(()) => Ok(()),
             Err(Error::InvalidCertificate(
                 CertificateError::Expired | CertificateError::ExpiredContext { .. },
             )) => Err(Lapse::Expired),
             Err(_) => Err(Lapse::Revoked),
         }
     }
+
+    pub(super) fn shares_a_root(&self, other: &Self) -> bool {
+        self.roots.roots.iter().any(|root| {
+            let same = |theirs: &&rustls_pki_types::TrustAnchor<'_>| {
+                theirs.subject == root.subject
+                    && theirs.subject_public_key_info == root.subject_public_key_info
+            };
+            other.roots.roots.iter().any(|theirs| same(&theirs))
+        })
+    }
+
+    pub(super) fn dates(&self) -> impl Iterator<Item = Dated> {
+        let certificates =
+            self.certificates.iter().map(|one| Dated::certificate(What::Authority, &self.ca, one));
+        let lists = self.revocation.iter().flat_map(|revocation| {
+            self.lists.iter().map(|list| Dated {
+                what: What::RevocationList,
+                path: revocation.path.clone(),
+                name: list.issuer.clone(),
+                ends: list.next_update,
+            })
+        });
+        certificates.chain(lists)
+    }
+}
+
+fn ask(
+    verifier: &Arc<dyn ClientCertVerifier>,
+    chain: &[CertificateDer<'_>],
+    now: SystemTime,
+) -> Result<(), Error> {
+    let missing = Error::InvalidCertificate(CertificateError::BadEncoding);
+    let (certificate, intermediates) = chain.split_first().ok_or(missing)?;
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = UnixTime::since_unix_epoch(since);
+    verifier.verify_client_cert(certificate, intermediates, now).map(drop)
 }

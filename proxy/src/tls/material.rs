@@ -31,12 +31,8 @@ pub(super) fn key_pair(sources: &TlsSources) -> Result<KeyPair, TlsError> {
     Ok(KeyPair { chain, key })
 }
 
-/// A bundle may hold several.
-pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    certificates(path)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// At least one.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(path)?;
     let missing = || TlsError::NoCertificate { path: path.to_owned() };
     let found: Vec<_> =

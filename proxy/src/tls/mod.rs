@@ -1,27 +1,34 @@
 //! TLS of the client port: rustls over aws-lc-rs, TLS 1.2 and 1.3, ALPN for gRPC and HTTP/1.1.
 //!
-//! Certificate, key and CA are read again when their files change, without touching connections
-//! that are open. New files that cannot be used are reported, and the old ones stay.
+//! Certificate, key, authorities, revocation lists and identity rules are read again when their files
+//! change. Connections that are open stay, unless the client's certificate does not hold any more or
+//! names somebody else. New files that cannot be used are reported, and the old ones stay.
 //!
 //! Sessions are never resumed: a resumed one would skip the check of the client's certificate, and
 //! connections of gRPC last long enough not to need it.
 
 mod authority;
 mod crl;
+mod dates;
 mod material;
 mod reload;
+mod trust;
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
 use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
+use rustls_pki_types::CertificateDer;
 
-use authority::{Authority, Demand};
+use crate::identify::rules::RulesError;
 
-pub use authority::{Lapse, Revocation, Unlisted};
+pub use authority::{Revocation, Unlisted};
+pub use dates::{Dated, What};
 pub use reload::ReloadingTls;
+pub use trust::{Certified, Trust};
 
 /// Where everything comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,6 +38,8 @@ pub struct TlsSources {
     pub client_certificates: ClientCertificates,
     /// Which client certificates were revoked. None: nobody asks.
     pub revocation: Option<Revocation>,
+    /// Further authorities, and who is whom.
+    pub identity_rules: Option<PathBuf>,
     pub versions: Versions,
     /// IANA names of TLS 1.2 suites in the operator's order; empty leaves the choice to rustls.
     /// Those of TLS 1.3 are not up for choice, as in Go.
@@ -70,20 +79,88 @@ pub enum TlsError {
     BadAuthority { path: PathBuf, why: String },
     #[error("revocation lists in `{}` cannot be used: {why}", path.display())]
     BadRevocationList { path: PathBuf, why: String },
+    #[error(
+        "authorities `{first}` and `{second}` have a certificate in common: whose clients would be meant?"
+    )]
+    SharedAuthority { first: String, second: String },
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     #[error("certificate in `{}` or its key cannot be used: {why}", path.display())]
     Unusable { path: PathBuf, why: String },
 }
 
 /// What was made of the files.
-pub(crate) struct Loaded {
-    /// Of a new connection.
-    pub(crate) config: Arc<ServerConfig>,
-    authority: Option<Authority>,
+pub struct Loaded {
+    pub trust: Trust,
+    /// Of the server's own certificates; those of clients' authorities are `trust`'s.
+    server: Vec<Dated>,
+    /// At a host that is no tenant's.
+    shared: Arc<ServerConfig>,
+    /// At a host of a tenant without authorities.
+    bare: Arc<ServerConfig>,
+    of_tenants: HashMap<String, Arc<ServerConfig>>,
+}
+
+impl Loaded {
+    /// Of a new connection to a host of `tenant`, or to one that is nobody's in particular.
+    pub fn config(&self, tenant: Option<&str>) -> Arc<ServerConfig> {
+        match tenant {
+            None => self.shared.clone(),
+            Some(tenant) => self.of_tenants.get(tenant).unwrap_or(&self.bare).clone(),
+        }
+    }
+
+    pub fn dates(&self) -> impl Iterator<Item = Dated> {
+        self.server.iter().cloned().chain(self.trust.dates())
+    }
 }
 
 /// Reads all files.
-pub(crate) fn load(sources: &TlsSources) -> Result<Loaded, TlsError> {
+pub fn load(sources: &TlsSources) -> Result<Loaded, TlsError> {
     let provider = Arc::new(provider(&sources.cipher_suites));
+    let trust = Trust::load(sources, &provider)?;
+    let pair = material::key_pair(sources)?;
+    let server = pair.chain.iter().map(|one| Dated::certificate(What::Server, &sources.cert, one)).collect();
+    let config = |tenant: Option<&str>| server_config(sources, &provider, &trust, tenant, &pair);
+    // No tenant's name has a dot.
+    let (shared, bare) = (config(None)?, config(Some("."))?);
+    let of_tenants = trust.tenants().map(|tenant| Ok((tenant.to_owned(), config(Some(tenant))?)));
+    let of_tenants = of_tenants.collect::<Result<_, TlsError>>()?;
+    Ok(Loaded { shared, bare, of_tenants, server, trust })
+}
+
+/// Authorities and rules alone, to ask them without a server.
+pub fn load_trust(sources: &TrustSources) -> Result<Trust, TlsError> {
+    let platform = sources.ca.as_deref().map(|ca| (ca, sources.revocation.as_ref()));
+    Trust::read(platform, sources.identity_rules.as_deref(), false, &Arc::new(provider(&[])))
+}
+
+/// What it takes to know whom a certificate names.
+#[derive(Clone, Debug, Default)]
+pub struct TrustSources {
+    pub ca: Option<PathBuf>,
+    pub revocation: Option<Revocation>,
+    pub identity_rules: Option<PathBuf>,
+}
+
+/// All certificates of a file.
+pub fn certificates_of_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    material::certificates(path)
+}
+
+/// When the certificates of a file expire.
+pub fn dates_of_file(path: &Path, what: What) -> Result<Vec<Dated>, TlsError> {
+    let certificates = material::certificates(path)?;
+    Ok(certificates.iter().map(|one| Dated::certificate(what, path, one)).collect())
+}
+
+fn server_config(
+    sources: &TlsSources,
+    provider: &Arc<CryptoProvider>,
+    trust: &Trust,
+    tenant: Option<&str>,
+    pair: &material::KeyPair,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let unusable = |error: &dyn std::fmt::Display| TlsError::Unusable {
         path: sources.cert.clone(),
         why: error.to_string(),
@@ -91,20 +168,12 @@ pub(crate) fn load(sources: &TlsSources) -> Result<Loaded, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&protocol_versions(sources.versions))
         .map_err(|error| unusable(&error))?;
-    let authority = match &sources.client_certificates {
-        ClientCertificates::Ignored => None,
-        ClientCertificates::Optional { ca } => Some((ca, Demand::Optional)),
-        ClientCertificates::Required { ca } => Some((ca, Demand::Required)),
-    };
-    let revocation = sources.revocation.as_ref();
-    let authority =
-        authority.map(|(ca, demand)| Authority::load(ca, revocation, demand, &provider)).transpose()?;
-    let builder = match &authority {
+    let builder = match trust.verifier(tenant) {
         None => builder.with_no_client_auth(),
-        Some(authority) => builder.with_client_cert_verifier(authority.newcomers.clone()),
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
-    let pair = material::key_pair(sources)?;
-    let mut config = builder.with_single_cert(pair.chain, pair.key).map_err(|error| match error {
+    let (chain, key) = (pair.chain.clone(), pair.key.clone_key());
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {
             TlsError::Mismatch { cert: sources.cert.clone(), key: sources.key.clone() }
         }
@@ -113,7 +182,7 @@ pub(crate) fn load(sources: &TlsSources) -> Result<Loaded, TlsError> {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Loaded { config: Arc::new(config), authority })
+    Ok(Arc::new(config))
 }
 
 fn protocol_versions(versions: Versions) -> Vec<&'static SupportedProtocolVersion> {

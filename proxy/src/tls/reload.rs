@@ -4,15 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, RwLock};
-use rustls::ServerConfig;
-use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
-use super::authority::Lapse;
-use super::{ClientCertificates, Loaded, TlsError, TlsSources, load};
+use super::{ClientCertificates, Dated, Loaded, TlsError, TlsSources, What, load};
 
 /// Shared by all threads. Connections that are open keep the keys they began with, and are told to
 /// look whether their certificate still holds.
@@ -23,8 +21,10 @@ pub struct ReloadingTls {
     changes: watch::Sender<u64>,
     /// What the files were when they were last looked at, usable or not.
     seen: Mutex<Vec<Stamp>>,
-    /// Issuers of lists that ran out, as far as that was said.
-    run_out: Mutex<Vec<String>>,
+    /// Lists that ran out, as far as that was said.
+    run_out: Mutex<Vec<Dated>>,
+    /// The last files could not be used.
+    is_behind: AtomicBool,
 }
 
 /// Enough of a file's metadata to notice a new one, be it written in place, renamed over, or
@@ -53,16 +53,31 @@ impl Stamp {
 impl ReloadingTls {
     pub fn open(sources: TlsSources) -> Result<Self, TlsError> {
         // Stamps before contents: a change in between is seen at the next look.
-        let seen = Mutex::new(stamps(&sources));
-        let current = RwLock::new(Arc::new(load(&sources)?));
-        let tls = Self { sources, current, changes: watch::Sender::new(0), seen, run_out: Mutex::default() };
+        let before = named_files(&sources);
+        let seen = stamps(before);
+        let loaded = Arc::new(load(&sources)?);
+        let seen = Mutex::new(seen.into_iter().chain(stamps(rule_files(&loaded))).collect());
+        let current = RwLock::new(loaded);
+        let tls = Self {
+            sources,
+            current,
+            changes: watch::Sender::new(0),
+            seen,
+            run_out: Mutex::default(),
+            is_behind: AtomicBool::new(false),
+        };
         tls.tell_of_lists(SystemTime::now());
         Ok(tls)
     }
 
     /// For a connection that begins now.
-    pub fn current(&self) -> Arc<ServerConfig> {
-        self.current.read().config.clone()
+    pub fn current(&self) -> Arc<Loaded> {
+        self.current.read().clone()
+    }
+
+    /// The files on disk cannot be used, and what was read before is in force.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
     }
 
     /// Changes whenever a certificate may have ceased to hold.
@@ -70,16 +85,12 @@ impl ReloadingTls {
         self.changes.subscribe()
     }
 
-    /// Whether a chain that was accepted once still holds.
-    pub fn still_holds(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), Lapse> {
-        let current = self.current.read().clone();
-        current.authority.as_ref().map_or(Ok(()), |authority| authority.still_holds(chain, now))
-    }
-
     /// To be called about once a second. Looks at the files' metadata; reads them when one changed.
     pub fn reload_if_changed(&self) {
         self.tell_of_lists(SystemTime::now());
-        let now = stamps(&self.sources);
+        let files: Vec<_> =
+            named_files(&self.sources).into_iter().chain(rule_files(&self.current())).collect();
+        let now = stamps(files);
         {
             let mut seen = self.seen.lock();
             if *seen == now {
@@ -94,6 +105,7 @@ impl ReloadingTls {
     pub fn reload(&self) {
         match load(&self.sources) {
             Ok(loaded) => {
+                self.is_behind.store(false, Ordering::Relaxed);
                 *self.current.write() = Arc::new(loaded);
                 self.changes.send_modify(|count| *count += 1);
                 tracing::info!(cert = %self.sources.cert.display(), "TLS files were read again");
@@ -102,6 +114,7 @@ impl ReloadingTls {
             // An operator writes certificate and key one after the other: between the two they do
             // not fit, and the next look finds them whole.
             Err(error) => {
+                self.is_behind.store(true, Ordering::Relaxed);
                 tracing::error!(%error, "changed TLS files cannot be used; the previous ones stay in use");
             }
         }
@@ -109,16 +122,16 @@ impl ReloadingTls {
 
     /// Once for each list.
     fn tell_of_lists(&self, now: SystemTime) {
-        let Some(revocation) = &self.sources.revocation else { return };
-        let current = self.current.read().clone();
-        let lists = current.authority.iter().flat_map(|authority| &authority.lists);
-        let late = lists.filter(|list| list.next_update.is_some_and(|next| next <= now));
-        let late: Vec<String> = late.map(|list| list.issuer.clone()).collect();
+        let current = self.current();
+        let late = current
+            .dates()
+            .filter(|dated| dated.what == What::RevocationList && dated.ends.is_some_and(|ends| ends <= now));
+        let late: Vec<_> = late.collect();
         let mut told = self.run_out.lock();
-        for issuer in late.iter().filter(|issuer| !told.contains(issuer)) {
+        for list in late.iter().filter(|list| !told.contains(list)) {
             tracing::error!(
-                issuer,
-                file = %revocation.path.display(),
+                issuer = list.name,
+                file = %list.path.display(),
                 "a revocation list has expired: certificates of its authority are refused until a new list is in the file; open connections stay"
             );
         }
@@ -126,12 +139,22 @@ impl ReloadingTls {
     }
 }
 
-fn stamps(sources: &TlsSources) -> Vec<Stamp> {
+/// What the configuration names.
+fn named_files(sources: &TlsSources) -> Vec<PathBuf> {
     let ca = match &sources.client_certificates {
         ClientCertificates::Ignored => None,
         ClientCertificates::Optional { ca } | ClientCertificates::Required { ca } => Some(ca),
     };
-    let lists: Option<&PathBuf> = sources.revocation.as_ref().map(|revocation| &revocation.path);
-    let files = [Some(&sources.cert), Some(&sources.key), ca, lists];
-    files.into_iter().flatten().map(|path| Stamp::of(path)).collect()
+    let lists = sources.revocation.as_ref().map(|revocation| &revocation.path);
+    let rules = sources.identity_rules.as_ref();
+    [Some(&sources.cert), Some(&sources.key), ca, lists, rules].into_iter().flatten().cloned().collect()
+}
+
+/// What the rules in force name.
+fn rule_files(loaded: &Loaded) -> Vec<PathBuf> {
+    loaded.trust.files()
+}
+
+fn stamps(files: Vec<PathBuf>) -> Vec<Stamp> {
+    files.iter().map(|path| Stamp::of(path)).collect()
 }

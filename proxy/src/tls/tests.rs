@@ -25,6 +25,7 @@ fn sources(directory: &Path) -> TlsSources {
         key: directory.join("key.pem"),
         client_certificates: ClientCertificates::Ignored,
         revocation: None,
+        identity_rules: None,
         versions: Versions::Both,
         cipher_suites: Vec::new(),
         private_key_only: true,
@@ -68,7 +69,7 @@ fn versions_and_suites_are_the_operators() {
     let directory = tempfile::tempdir().unwrap();
     let good = sources(directory.path());
     let wanted = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
-    let config = load(&TlsSources { cipher_suites: vec![wanted], ..good.clone() }).unwrap().config;
+    let config = load(&TlsSources { cipher_suites: vec![wanted], ..good.clone() }).unwrap().config(None);
     let names: Vec<_> =
         config.crypto_provider().cipher_suites.iter().map(|suite| format!("{:?}", suite.suite())).collect();
     assert_eq!(names.len(), 4, "{names:?}");

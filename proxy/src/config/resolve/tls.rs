@@ -99,6 +99,14 @@ impl Resolver<'_> {
         }
     }
 
+    pub(super) fn identity_rules_file(&mut self, draft: &Draft, tls: &ClientTls) -> Option<PathBuf> {
+        let file = draft.identity_rules_file.clone()?;
+        if *tls == ClientTls::Off {
+            self.problem("identity-rules-file", "no client URL is https, so nobody could show a certificate");
+        }
+        Some(file)
+    }
+
     fn client_certificates(&mut self, draft: &Draft, own: Option<Ca>) -> ClientCertificates {
         match (draft.trusted_ca_file.clone().map(Ca::File).or(own), draft.client_cert_auth) {
             (Some(ca), true) => ClientCertificates::Required { ca },

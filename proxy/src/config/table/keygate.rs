@@ -47,6 +47,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "Tenants with series of their own on the pages of --listen-metrics-urls, the oldest first; others are added up. The client port's page names none.",
     )
     .sets(|draft, text| draft::put(&mut draft.metrics_tenants, values::unsigned32(text))),
+    own(
+        "identity-rules-file",
+        Kind::Path,
+        "",
+        "Authorities of tenants, and rules from names in certificates to tenants, users and groups, YAML. Read again when it changes.",
+    )
+    .sets(|draft, text| draft::path(&mut draft.identity_rules_file, text)),
     // Well below the 90 s after which systemd kills, and the 30 s of Kubernetes.
     own("shutdown-grace", Kind::Duration, "10s", "Time that open requests have to finish after SIGTERM.")
         .sets(|draft, text| draft::put(&mut draft.shutdown_grace, values::duration(text))),

@@ -1,0 +1,251 @@
+//! Which authorities a client's certificate may be of, and whom it names.
+//!
+//! Who asks for a host of a tenant is checked against that tenant's authorities alone, where it has
+//! some; who asks for no tenant's host, against all. Each authority is asked for itself: whose
+//! certificate it is does not follow from a name in it, but from who verified it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use super::authority::{Authority, Revocation, Unlisted};
+use super::dates::Dated;
+use super::{ClientCertificates, TlsError, TlsSources};
+use crate::identify::Lapse;
+use crate::identify::rules::{CertificateNames, Match, PLATFORM, Rules, TenantOf, Unnamed};
+
+pub struct Trust {
+    rules: Rules,
+    /// The platform's first, if there is one.
+    authorities: Vec<Authority>,
+    required: bool,
+}
+
+/// What a certificate that was verified comes to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Certified {
+    pub authority: Arc<str>,
+    pub whom: Result<Match, Unnamed>,
+}
+
+impl Trust {
+    pub(super) fn load(sources: &TlsSources, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let (platform, required) = match &sources.client_certificates {
+            ClientCertificates::Ignored => (None, false),
+            ClientCertificates::Optional { ca } => (Some(ca), false),
+            ClientCertificates::Required { ca } => (Some(ca), true),
+        };
+        Self::read(
+            platform.map(|ca| (ca.as_path(), sources.revocation.as_ref())),
+            sources.identity_rules.as_deref(),
+            required,
+            provider,
+        )
+    }
+
+    pub(super) fn read(
+        platform: Option<(&Path, Option<&Revocation>)>,
+        rules: Option<&Path>,
+        required: bool,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, TlsError> {
+        let rules = rules.map(Rules::read).transpose()?.unwrap_or_default();
+        let mut authorities = Vec::new();
+        if let Some((ca, revocation)) = platform {
+            authorities.push(Authority::load(PLATFORM.into(), ca, revocation.cloned(), provider)?);
+        }
+        for source in &rules.authorities {
+            let revocation = source.crl.clone().map(|path| Revocation { path, unlisted: Unlisted::Refused });
+            authorities.push(Authority::load(source.name.clone(), &source.ca, revocation, provider)?);
+        }
+        for (index, authority) in authorities.iter().enumerate() {
+            if let Some(other) = authorities[..index].iter().find(|other| other.shares_a_root(authority)) {
+                return Err(TlsError::SharedAuthority {
+                    first: other.name.to_string(),
+                    second: authority.name.to_string(),
+                });
+            }
+        }
+        Ok(Self { rules, authorities, required })
+    }
+
+    /// Tenants that have authorities.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = &str> {
+        let tenants = self.rules.tenants();
+        tenants.filter(|tenant| *tenant != keygate_core::DEFAULT_TENANT)
+    }
+
+    /// That the rules name.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let sources = &self.rules.authorities;
+        sources.iter().flat_map(|source| [Some(source.ca.clone()), source.crl.clone()]).flatten().collect()
+    }
+
+    pub fn dates(&self) -> impl Iterator<Item = Dated> {
+        self.authorities.iter().flat_map(Authority::dates)
+    }
+
+    /// None: no certificate is asked for.
+    pub(super) fn verifier(&self, tenant: Option<&str>) -> Option<Arc<dyn ClientCertVerifier>> {
+        let members: Vec<_> = self.of(tenant).map(|authority| authority.newcomers.clone()).collect();
+        let hints = members.iter().flat_map(|member| member.root_hint_subjects().to_vec()).collect();
+        let any = AnyOf { members, hints, required: self.required };
+        (!any.members.is_empty()).then(|| Arc::new(any) as Arc<dyn ClientCertVerifier>)
+    }
+
+    /// Whose certificates may be shown at a host of `tenant`, or at one that is nobody's in particular.
+    fn of(&self, tenant: Option<&str>) -> impl Iterator<Item = &Authority> {
+        let own = tenant.filter(|tenant| self.tenants().any(|own| own == *tenant));
+        self.authorities.iter().filter(move |authority| match (tenant, own) {
+            (None, _) => true,
+            (Some(_), Some(own)) => self.rules.can_be_of(&authority.name, own),
+            // Without authorities of its own: the platform's, who are nobody there.
+            (Some(_), None) => authority.name.as_ref() == PLATFORM,
+        })
+    }
+
+    /// Whom a chain names that a handshake at this host has just accepted.
+    pub fn certify(&self, chain: &[CertificateDer<'_>], tenant: Option<&str>, now: SystemTime) -> Certified {
+        let candidates: Vec<_> = self.of(tenant).collect();
+        match candidates.as_slice() {
+            // The handshake has asked it.
+            [only] => self.name(&[only], chain),
+            several => {
+                let holds = |authority: &&&Authority| authority.admits(chain, now).is_ok();
+                let holding: Vec<_> = several.iter().filter(holds).copied().collect();
+                self.name(&holding, chain)
+            }
+        }
+    }
+
+    /// The same for one that was accepted some time ago.
+    pub fn certify_standing(
+        &self,
+        chain: &[CertificateDer<'_>],
+        tenant: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Certified, Lapse> {
+        let mut lapse = Lapse::Revoked;
+        let mut holding = Vec::new();
+        for authority in self.of(tenant) {
+            match authority.still_holds(chain, now) {
+                Ok(()) => holding.push(authority),
+                Err(Lapse::Expired) => lapse = Lapse::Expired,
+                Err(Lapse::Revoked | Lapse::Changed) => {}
+            }
+        }
+        if holding.is_empty() { Err(lapse) } else { Ok(self.name(&holding, chain)) }
+    }
+
+    fn name(&self, holding: &[&Authority], chain: &[CertificateDer<'_>]) -> Certified {
+        let [authority] = holding else {
+            let names: Vec<_> = holding.iter().map(|authority| authority.name.as_ref()).collect();
+            let whom = Err(Unnamed::SeveralAuthorities(names.join(", ")));
+            return Certified { authority: "".into(), whom };
+        };
+        let names = chain.first().and_then(CertificateNames::read).ok_or(Unnamed::Unreadable);
+        let whom = names.and_then(|names| self.rules.certificate(&authority.name, &names));
+        Certified { authority: authority.name.clone(), whom }
+    }
+
+    /// Why no authority at this host accepts a chain.
+    pub fn admits(
+        &self,
+        chain: &[CertificateDer<'_>],
+        tenant: Option<&str>,
+        now: SystemTime,
+    ) -> Result<(), Error> {
+        first_that_accepts(self.of(tenant).map(|authority| authority.admits(chain, now)))
+    }
+}
+
+impl Certified {
+    /// Whether rules were asked and gave no name; a common name that is missing is no such thing.
+    pub fn is_rejected(&self) -> bool {
+        self.whom.as_ref().is_err_and(|why| *why != Unnamed::NoCommonName)
+    }
+
+    pub fn tenant(&self) -> Option<&TenantOf> {
+        self.whom.as_ref().ok().map(|found| &found.named.tenant)
+    }
+}
+
+/// What is known against a certificate is told rather than that others do not know it.
+fn first_that_accepts(asked: impl Iterator<Item = Result<(), Error>>) -> Result<(), Error> {
+    let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
+    let mut why = unknown.clone();
+    for answer in asked {
+        match answer {
+            Ok(()) => return Ok(()),
+            Err(error) if error != unknown => why = error,
+            Err(_) => {}
+        }
+    }
+    Err(why)
+}
+
+/// Accepts what one of several authorities accepts.
+struct AnyOf {
+    members: Vec<Arc<dyn ClientCertVerifier>>,
+    hints: Vec<DistinguishedName>,
+    required: bool,
+}
+
+impl fmt::Debug for AnyOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnyOf").field("members", &self.members.len()).finish_non_exhaustive()
+    }
+}
+
+impl ClientCertVerifier for AnyOf {
+    fn client_auth_mandatory(&self) -> bool {
+        self.required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let ask = |member: &Arc<dyn ClientCertVerifier>| {
+            member.verify_client_cert(end_entity, intermediates, now).map(drop)
+        };
+        first_that_accepts(self.members.iter().map(ask)).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let first = self.members.first().ok_or(Error::General("no authority".to_owned()))?;
+        first.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let first = self.members.first().ok_or(Error::General("no authority".to_owned()))?;
+        first.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.members.first().map(|first| first.supported_verify_schemes()).unwrap_or_default()
+    }
+}
