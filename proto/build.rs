@@ -5,11 +5,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "authpb.proto",
     "etcdserverpb.proto",
     "health.proto",
     "mvccpb.proto",
+    "policies.proto",
     "quotas.proto",
     "tenants.proto",
     "v3electionpb.proto",

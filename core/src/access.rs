@@ -25,6 +25,8 @@ pub enum AdminVerb {
     RoleList,
     TenantChange,
     TenantList,
+    /// Applying, rolling back and reading the bundle that is in force.
+    Policy,
 }
 
 impl AdminVerb {
@@ -35,7 +37,8 @@ impl AdminVerb {
             | Self::StoreHash
             | Self::AlarmChange
             | Self::TenantChange
-            | Self::TenantList => true,
+            | Self::TenantList
+            | Self::Policy => true,
             Self::Compact | Self::Hash | Self::AuthChange | Self::UserList | Self::RoleList => false,
         }
     }

@@ -1,6 +1,7 @@
 //! What came of a request, before it is put into etcd's messages.
 
 use crate::auth::{Permission, Secret};
+use crate::bundle::PolicyAnswer;
 use crate::operation::{AlarmKind, LeaseId};
 use crate::quota::QuotaInfo;
 use crate::tenant::TenantInfo;
@@ -110,6 +111,7 @@ pub enum Answer<V> {
     Permissions(Vec<Permission>),
     Tenants(Vec<TenantInfo>),
     Quotas(Vec<QuotaInfo>),
+    Policy(PolicyAnswer),
     Serving,
 }
 
@@ -188,6 +190,7 @@ impl<V> Answer<V> {
             Self::Permissions(v) => Answer::Permissions(v),
             Self::Tenants(tenants) => Answer::Tenants(tenants),
             Self::Quotas(quotas) => Answer::Quotas(quotas),
+            Self::Policy(v) => Answer::Policy(v),
             Self::Serving => Answer::Serving,
         })
     }

@@ -72,6 +72,8 @@ impl<V: ValueSize> Operation<V> {
             | Self::QuotaSet(_)
             | Self::QuotaShow(_)
             | Self::QuotaRecount(_)
+            | Self::PolicyChange(_)
+            | Self::PolicyAsk(_)
             | Self::Health => Ok(()),
         }
     }

@@ -19,6 +19,7 @@ mod quota;
 mod tenant;
 mod walk;
 
+mod bundle;
 mod permit;
 mod policy;
 
@@ -32,6 +33,10 @@ pub use answer::{
 };
 pub use auth::{
     AuthTables, Credential, KeyspaceId, PasswordHash, Permission, PermissionKind, ROOT, Role, Secret, User,
+};
+pub use bundle::{
+    Asking, BUNDLE_BYTES, BUNDLE_PART, BundleAbout, BundleDigest, InForce, PlatformPolicy, PolicyAnswer,
+    PolicyChange, PolicyQuestion, PolicyRevision, Rules, Ruling, StoredBundle,
 };
 pub use caller::{Caller, ConnectionKind, Evidence, Groups, Origin};
 pub use check::{Limits, Nesting, some_key};

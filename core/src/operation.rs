@@ -5,6 +5,7 @@
 //! the log's format; the list of operations is not, the log has its own.
 
 use crate::auth::{Credential, Permission};
+use crate::bundle::{PolicyChange, PolicyQuestion};
 use crate::quota::{QuotaOf, QuotaSet};
 use crate::range::KeyRange;
 use crate::tenant::{TenantChange, TenantCreate, TenantName};
@@ -108,6 +109,9 @@ pub enum Operation<V> {
     QuotaShow(QuotaOf),
     /// Counts everything, and shows that beside the counters.
     QuotaRecount(QuotaOf),
+    PolicyChange(PolicyChange),
+    /// Answered by the gateway, from its view.
+    PolicyAsk(PolicyQuestion),
 
     /// `grpc.health.v1.Health`.
     Health,
@@ -331,6 +335,11 @@ impl<V> Operation<V> {
         )
     }
 
+    /// About the platform's policy.
+    pub fn is_about_policy(&self) -> bool {
+        matches!(self, Self::PolicyChange(_) | Self::PolicyAsk(_))
+    }
+
     /// True when it changes state and therefore goes through the log. A txn of only reads does not.
     pub fn is_write(&self) -> bool {
         match self {
@@ -355,7 +364,8 @@ impl<V> Operation<V> {
             | Self::TenantCreate(_)
             | Self::TenantChange { .. }
             | Self::TenantDelete { .. }
-            | Self::QuotaSet(_) => true,
+            | Self::QuotaSet(_)
+            | Self::PolicyChange(_) => true,
             Self::Txn(txn) => !txn.is_read_only(),
             Self::Alarm(alarm) => alarm.action != AlarmAction::Get,
             Self::Range(_)
@@ -379,6 +389,7 @@ impl<V> Operation<V> {
             | Self::TenantList
             | Self::QuotaShow(_)
             | Self::QuotaRecount(_)
+            | Self::PolicyAsk(_)
             | Self::Health => false,
         }
     }

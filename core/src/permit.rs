@@ -175,8 +175,12 @@ fn decide_all<V>(
     let is_tenant = asked.caller.keyspace() != KeyspaceId::DEFAULT;
     let is_enabled = asked.policy.is_enabled();
     if !is_tenant && !is_enabled {
-        // Tenants have logins from the start; who has none must not rule over them.
-        return if operation.is_about_tenants() { Err(Refusal::AuthNotEnabled) } else { Ok(()) };
+        // Tenants have logins from the start; who has none must not rule over them, nor over the policy of all.
+        return if operation.is_about_tenants() || operation.is_about_policy() {
+            Err(Refusal::AuthNotEnabled)
+        } else {
+            Ok(())
+        };
     }
     let mut outcome = Ok(());
     operation.accesses(&mut |access| {

@@ -2,6 +2,7 @@
 
 use crate::access::{Access, KeyAction};
 use crate::auth::{AuthTables, KeyspaceId};
+use crate::bundle::{BundleDigest, Rules};
 use crate::caller::Caller;
 use crate::operation::LeaseId;
 use crate::range::KeyRange;
@@ -54,6 +55,15 @@ pub trait Compile: Send + Sync {
         tables: &AuthTables,
         previous: Option<&Arc<dyn Policy>>,
     ) -> Arc<dyn Policy>;
+
+    /// The compiled form of a bundle, whose tar these parts are.
+    ///
+    /// While a server serves, whoever proposes a bundle has compiled it before, so that this only finds it. The
+    /// error is for the operator.
+    fn bundle(&self, digest: &BundleDigest, parts: &[Bytes]) -> Result<Arc<dyn Rules>, String> {
+        let _unread = parts;
+        Err(format!("this program cannot compile bundle `{digest}`"))
+    }
 }
 
 /// What a decision may need to know of the data: which keys are attached to a lease.

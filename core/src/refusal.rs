@@ -143,6 +143,23 @@ pub enum Refusal {
     #[error("the tenant is suspended")]
     TenantSuspended,
 
+    // The platform's policy.
+    /// Each finding on a line of its own, with file and line.
+    #[error("the bundle cannot be used: {0}")]
+    BundleUnusable(String),
+    #[error("parts of the bundle are missing: it was not sent whole, or another one was sent meanwhile")]
+    BundleIncomplete,
+    #[error("a part of a bundle takes up to `{limit}` bytes")]
+    BundlePartTooLarge { limit: usize },
+    #[error("a bundle takes up to `{limit}` bytes")]
+    BundleTooLarge { limit: u64 },
+    #[error(
+        "policy revision `{in_force}` is in force, not `{expected}`: look at what changed and say that revision"
+    )]
+    PolicyMoved { in_force: u64, expected: u64 },
+    #[error("there is no policy revision `{0}` whose bundle is kept")]
+    PolicyRevisionUnknown(u64),
+
     // The server's own state.
     #[error("no leader")]
     NoLeader,

@@ -5,6 +5,7 @@
 //! compile until all questions are answered.
 
 use crate::access::{Access, AdminVerb, KeyAction};
+use crate::bundle::{PolicyChange, PolicyQuestion};
 use crate::operation::{
     AlarmAction, Compare, CompareTarget, DeleteRange, LeaseId, Operation, Put, PutLease, PutValue, Range,
     Txn, TxnOp,
@@ -105,6 +106,7 @@ impl<V> Operation<V> {
             Self::QuotaShow(QuotaOf::Default | QuotaOf::Tenant(_) | QuotaOf::All) | Self::QuotaRecount(_) => {
                 visit(Access::Admin(AdminVerb::TenantList));
             }
+            Self::PolicyChange(_) | Self::PolicyAsk(_) => visit(Access::Admin(AdminVerb::Policy)),
         }
     }
 
@@ -162,6 +164,8 @@ impl<V> Operation<V> {
             Self::QuotaSet(v) => Operation::QuotaSet(v),
             Self::QuotaShow(v) => Operation::QuotaShow(v),
             Self::QuotaRecount(v) => Operation::QuotaRecount(v),
+            Self::PolicyChange(v) => Operation::PolicyChange(v),
+            Self::PolicyAsk(v) => Operation::PolicyAsk(v),
             Self::Health => Operation::Health,
         })
     }
@@ -214,6 +218,12 @@ impl<V> Operation<V> {
             Self::QuotaSet(_) => "keygate.admin.v1.Quotas/Set",
             Self::QuotaShow(_) => "keygate.admin.v1.Quotas/Show",
             Self::QuotaRecount(_) => "keygate.admin.v1.Quotas/Recount",
+            Self::PolicyChange(PolicyChange::Stage { .. }) => "keygate.admin.v1.Policies/Stage",
+            Self::PolicyChange(PolicyChange::Apply { .. }) => "keygate.admin.v1.Policies/Apply",
+            Self::PolicyChange(PolicyChange::Rollback { .. }) => "keygate.admin.v1.Policies/Rollback",
+            Self::PolicyAsk(PolicyQuestion::Log) => "keygate.admin.v1.Policies/Log",
+            Self::PolicyAsk(PolicyQuestion::Part { .. }) => "keygate.admin.v1.Policies/Part",
+            Self::PolicyAsk(PolicyQuestion::Tables { .. }) => "keygate.admin.v1.Policies/Tables",
             Self::Health => "grpc.health.v1.Health/Check",
         }
     }
@@ -225,6 +235,13 @@ impl<V: ValueSize> Operation<V> {
             Self::Put(put) => put_cost(put),
             Self::Txn(txn) => txn_cost(txn),
             Self::LeaseGrant(_) => Cost { operations: 1, bytes: 0, growth: LEASE_COST },
+            Self::PolicyChange(PolicyChange::Stage { content, .. }) => {
+                let bytes = content.len() as u64;
+                Cost { operations: 1, bytes, growth: bytes }
+            }
+            Self::PolicyChange(PolicyChange::Apply { .. } | PolicyChange::Rollback { .. }) => {
+                Cost { operations: 1, ..Cost::default() }
+            }
             Self::LeaseExpire(leases) => Cost { operations: leases.len() as u64, ..Cost::default() },
             Self::LeaseCheckpoint(leases) => Cost { operations: leases.len() as u64, ..Cost::default() },
             Self::Range(_)
@@ -267,6 +284,7 @@ impl<V: ValueSize> Operation<V> {
             | Self::QuotaSet(_)
             | Self::QuotaShow(_)
             | Self::QuotaRecount(_)
+            | Self::PolicyAsk(_)
             | Self::Health => Cost { operations: 1, ..Cost::default() },
         }
     }

@@ -140,6 +140,8 @@ pub(crate) fn kind_of<V>(operation: &Operation<V>) -> Option<usize> {
         | Operation::QuotaSet(_)
         | Operation::QuotaShow(_)
         | Operation::QuotaRecount(_)
+        | Operation::PolicyChange(_)
+        | Operation::PolicyAsk(_)
         | Operation::Health => return None,
     })
 }

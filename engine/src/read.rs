@@ -105,7 +105,10 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
         | Operation::TenantCreate(_)
         | Operation::TenantChange { .. }
         | Operation::TenantDelete { .. }
-        | Operation::QuotaSet(_) => {
+        | Operation::QuotaSet(_)
+        | Operation::PolicyChange(_)
+        // The gateway answers it.
+        | Operation::PolicyAsk(_) => {
             Err(Refusal::Internal { cause: "an operation that is not a read was sent to be read" })
         }
     }

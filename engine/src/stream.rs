@@ -116,7 +116,7 @@ impl RangeChunks {
     /// False: policy has changed since the caller was decided, so that this permit says nothing there.
     fn move_to_newest_view(&mut self, parts: &PermitParts<Sealed>) -> bool {
         let newest = self.port.view();
-        let fence = |view: &View| view.keyspace(parts.keyspace).map(|keyspace| keyspace.policy().fence());
+        let fence = |view: &View| view.fence(parts.keyspace);
         let same_policy = fence(&newest) == fence(&self.view);
         if same_policy {
             self.view = newest;

@@ -5,7 +5,10 @@
 
 use crate::mvcc::{Keyspace, State};
 use arc_swap::ArcSwap;
-use keygate_core::{KeyspaceId, Tenant, TenantInfo};
+use bytes::Bytes;
+use keygate_core::{
+    BundleDigest, Fence, KeyspaceId, PlatformPolicy, PolicyAnswer, Refusal, StoredBundle, Tenant, TenantInfo,
+};
 use std::sync::Arc;
 
 #[derive(Clone)]
@@ -59,6 +62,36 @@ impl View {
 
     pub(crate) fn tenant_info(&self, tenant: &Tenant) -> Option<TenantInfo> {
         self.0.state.tenant_info(tenant)
+    }
+
+    /// What is in force beside the tables of the keyspaces.
+    pub fn platform_policy(&self) -> &PlatformPolicy {
+        self.0.state.platform_policy()
+    }
+
+    /// Under which policy this view decides about a keyspace.
+    pub fn fence(&self, keyspace: KeyspaceId) -> Option<Fence> {
+        let tables = self.keyspace(keyspace)?.policy().fence();
+        Some(Fence { platform: self.platform_policy().revision, ..tables })
+    }
+
+    pub fn policy_log(&self) -> PolicyAnswer {
+        self.0.state.policy_log()
+    }
+
+    /// The parts of the bundle that has this many, if all have been sent.
+    pub fn bundle_parts(&self, digest: &BundleDigest, parts: u32) -> Option<Vec<Bytes>> {
+        self.0.state.bundle_parts(digest, parts)
+    }
+
+    /// The bundle of a revision, if it is kept. `None` inside: the revision has none.
+    pub fn bundle_of(&self, revision: u64) -> Result<Option<StoredBundle>, Refusal> {
+        self.0.state.bundle_of(revision)
+    }
+
+    /// The revision that a rollback without a name restores.
+    pub fn previous_policy(&self) -> u64 {
+        self.0.state.previous_policy()
     }
 
     pub fn term(&self) -> u64 {

@@ -9,6 +9,7 @@ use keygate_core::{Compact, KeyRange, KeyspaceId, Operation, Permit, Refusal, Se
 use keygate_engine::{Port, View, WatchCreateError, WatchSession, WatchUpdate};
 use std::time::Duration;
 use support::*;
+use tokio::time::Instant;
 
 const ID: i64 = 7;
 
@@ -26,8 +27,8 @@ fn watch(port: &Port, key: &str, start_revision: i64) -> Permit<Sealed> {
     permit(port, Operation::Watch(request)).unwrap()
 }
 
-fn always(_: &View) -> Result<(), Refusal> {
-    Ok(())
+fn always(_: &View) -> Result<Option<Instant>, Refusal> {
+    Ok(None)
 }
 
 async fn next(session: &mut WatchSession) -> WatchUpdate {

@@ -1,10 +1,12 @@
 //! Makes [`CompiledPolicy`]s, each from the one before.
 
 use crate::compiled::{CompiledPolicy, Edition, Slot, Users};
+use crate::decision::BundlePolicy;
 use crate::group::Groups;
 use crate::model::{Model, ModelError};
+use bytes::Bytes;
 use imbl::ordmap::DiffItem;
-use keygate_core::{AuthTables, Compile, KeyspaceId, Policy};
+use keygate_core::{AuthTables, BundleDigest, Compile, KeyspaceId, Policy, Rules};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +19,8 @@ use std::sync::{Arc, Weak};
 pub struct Compiler {
     newest: Mutex<HashMap<KeyspaceId, Weak<CompiledPolicy>>>,
     editions: AtomicU64,
+    /// Compiled bundles that somebody still holds.
+    bundles: Mutex<HashMap<BundleDigest, Weak<BundlePolicy>>>,
 }
 
 impl Compiler {
@@ -32,7 +36,17 @@ impl Compiler {
     /// The same for a given text of `model.conf`.
     pub fn with_model(text: &str) -> Result<Self, ModelError> {
         Model::load(text)?.self_test()?;
-        Ok(Self { newest: Mutex::default(), editions: AtomicU64::new(0) })
+        Ok(Self { newest: Mutex::default(), editions: AtomicU64::new(0), bundles: Mutex::default() })
+    }
+
+    pub(crate) fn prepared(&self, digest: &BundleDigest) -> Option<Arc<BundlePolicy>> {
+        self.bundles.lock().get(digest).and_then(Weak::upgrade)
+    }
+
+    pub(crate) fn remember(&self, digest: BundleDigest, policy: &Arc<BundlePolicy>) {
+        let mut bundles = self.bundles.lock();
+        bundles.retain(|_, policy| policy.strong_count() > 0);
+        bundles.insert(digest, Arc::downgrade(policy));
     }
 
     /// [`Compile::compile`] with the concrete type.
@@ -96,5 +110,9 @@ impl Compile for Compiler {
         _previous: Option<&Arc<dyn Policy>>,
     ) -> Arc<dyn Policy> {
         self.compile_policy(keyspace, tables)
+    }
+
+    fn bundle(&self, digest: &BundleDigest, parts: &[Bytes]) -> Result<Arc<dyn Rules>, String> {
+        Ok(self.compile_bundle(digest, parts)?)
     }
 }

@@ -8,7 +8,7 @@ use crate::bundle::{Action, Bundle, Conditions, Context, Effect, Instant, OnPart
 use crate::membership::{Applying, Membership};
 use crate::segments::{End, RowId, Segments, range_of};
 use ahash::AHashMap;
-use keygate_core::KeyRange;
+use keygate_core::{KeyRange, Ruling};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -125,6 +125,34 @@ impl BundlePolicy {
                 Decision { outcome, row: Some(row) }
             }
         }
+    }
+
+    /// The same where other rules stand beside the bundle's: what it says nothing about is not denied.
+    ///
+    /// Rows that would leave out keys deny here.
+    pub(crate) fn rule(
+        &self,
+        asker: &Asker<'_>,
+        context: &Context,
+        action: Action,
+        keys: &KeyRange,
+    ) -> Ruling {
+        let (start, end) = (keys.start(), End::of(keys));
+        let applying = self.membership.applying(asker);
+        let sides = || self.sides(&applying, action);
+        let denies = |set: &Conditional| set.holds(context, true) && set.keys.first_in(start, &end).is_some();
+        if sides().any(|sides| sides.reject.iter().chain(&sides.filter).any(denies)) {
+            return Ruling::Deny;
+        }
+        match covered_by(sides, context, start, &end) {
+            Ok(_) => Ruling::Allow,
+            Err(()) => Ruling::Silent,
+        }
+    }
+
+    /// Is the user, or one of the groups, a subject of rows or roles in the tenant?
+    pub(crate) fn names(&self, asker: &Asker<'_>) -> bool {
+        self.membership.names(asker)
     }
 
     /// The keys that a request with the outcome [`Outcome::Filter`] must not see, ascending.

@@ -117,6 +117,14 @@ impl Membership {
         Applying(parts)
     }
 
+    pub(crate) fn names(&self, asker: &Asker<'_>) -> bool {
+        let table = self.tenants.get(asker.tenant).unwrap_or(&self.others);
+        let named = |group: &&&str| table.groups.contains_key(**group) || self.groups.contains_key(**group);
+        table.users.contains_key(asker.user)
+            || self.users.contains_key(asker.user)
+            || asker.groups.iter().find(named).is_some()
+    }
+
     /// A member that the tenant names has its whole closure there; one that only every tenant's rows
     /// name is put together from its roles, so that those need not be repeated in each tenant.
     fn add<'a>(

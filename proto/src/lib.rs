@@ -10,7 +10,7 @@
 //! | [`authpb`] | `authpb` | |
 //! | [`v3lockpb`] | `v3lockpb` | Lock |
 //! | [`v3electionpb`] | `v3electionpb` | Election |
-//! | [`admin`] | `keygate.admin.v1` | Tenants, Quotas |
+//! | [`admin`] | `keygate.admin.v1` | Tenants, Quotas, Policies |
 //! | [`health`] | `grpc.health.v1` | Health |
 //!
 //! For a service `KV`, tonic makes the trait `etcdserverpb::kv_server::Kv`, the server
@@ -66,7 +66,7 @@ pub mod v3electionpb {
     tonic::include_proto!("v3electionpb");
 }
 
-/// Package `keygate.admin.v1`: tenants and quotas. Our own, not etcd's.
+/// Package `keygate.admin.v1`: tenants, quotas and the policy of all. Our own, not etcd's.
 #[allow(clippy::all, rustdoc::broken_intra_doc_links, reason = "generated")]
 pub mod admin {
     tonic::include_proto!("keygate.admin.v1");

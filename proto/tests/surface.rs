@@ -103,6 +103,7 @@ fn every_service_has_its_rpcs() {
         ("etcdserverpb.Maintenance", 8),
         ("etcdserverpb.Watch", 1),
         ("grpc.health.v1.Health", 2),
+        ("keygate.admin.v1.Policies", 6),
         ("keygate.admin.v1.Quotas", 3),
         ("keygate.admin.v1.Tenants", 5),
         ("v3electionpb.Election", 5),
@@ -168,6 +169,7 @@ fn generated_servers_bear_the_names_of_the_set() {
         v3lockpb::lock_server::LockServer::<Unserved>::NAME,
         v3electionpb::election_server::ElectionServer::<Unserved>::NAME,
         health::health_server::HealthServer::<Unserved>::NAME,
+        admin::policies_server::PoliciesServer::<Unserved>::NAME,
         admin::quotas_server::QuotasServer::<Unserved>::NAME,
         admin::tenants_server::TenantsServer::<Unserved>::NAME,
     ];

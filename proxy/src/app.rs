@@ -26,6 +26,7 @@ use crate::http::{Endpoints, EngineCondition, Pages};
 use crate::identify::{Identifier, PasswordPool};
 use crate::metrics::Metrics;
 use crate::notify::State;
+use crate::policies::Policies;
 use crate::quota_watch::QuotaWatch;
 use crate::rpc::GrpcService;
 use crate::stack::Context;
@@ -45,9 +46,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let mut signals = Signals::install()?;
     let sockets = bind_all(&config)?;
-    let compiler = keygate_policies::Compiler::new().context("the policy model cannot be used")?;
+    let compiler = Arc::new(keygate_policies::Compiler::new().context("the policy model cannot be used")?);
     let options = settings::engine(&config);
-    let engine = tokio::task::spawn_blocking(move || Engine::open(options, Arc::new(compiler))).await??;
+    let compile = compiler.clone();
+    let engine = tokio::task::spawn_blocking(move || Engine::open(options, compile)).await??;
+    let policies = Arc::new(Policies::new(compiler));
 
     let certificates = pki::prepare(&config, SystemTime::now().into())?;
     let passwords = PasswordPool::start(config.own.password_threads, config.bcrypt_cost)?;
@@ -61,14 +64,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         None => None,
     };
 
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::of(policies.clone()));
     if let Some(tls) = &tls {
         // Fresh, so nobody has set it.
         let _first = metrics.tls.set(tls.clone());
     }
     let shared = Shared::new(settings::http(&config), metrics.clone());
     let (drain, draining) = watch::channel(Drain::Serving);
-    let make = handlers(&config, &engine, &identifier, &metrics, &draining);
+    let make = handlers(&config, &engine, &identifier, &policies, &metrics, &draining);
     let workers = Arc::new(Workers::start(config.own.threads, &shared, &make, &draining)?);
     let listening = listeners(sockets, tls.as_ref())?;
     let strangers = Strangers::new(config.own.max_unauthenticated_connections as usize);
@@ -162,18 +165,20 @@ fn handlers(
     config: &Config,
     engine: &Engine,
     identifier: &Arc<Identifier>,
+    policies: &Arc<Policies>,
     metrics: &Arc<Metrics>,
     draining: &watch::Receiver<Drain>,
 ) -> Arc<MakeHandler> {
     let rules = settings::rules(config);
     let (engine, identifier, metrics) = (engine.clone(), identifier.clone(), metrics.clone());
-    let draining = draining.clone();
     let named_tenants = config.own.metrics_tenants as usize;
+    let (policies, draining) = (policies.clone(), draining.clone());
     Arc::new(move || {
         let port = engine.port();
         let context = Context {
             port: port.clone(),
             identifier: identifier.clone(),
+            policies: policies.clone(),
             identity: engine.identity(),
             endpoint: rules.endpoint,
             limits: rules.limits,

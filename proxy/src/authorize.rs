@@ -1,7 +1,10 @@
 //! The one place where a request of a caller becomes a permit.
 
-use keygate_core::{Caller, Operation, Permit, Plaintext, Refusal};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use keygate_core::{Caller, DEFAULT_TENANT, InForce, KeyAction, Operation, Permit, Plaintext, Refusal};
 use keygate_engine::{Keyspace, View};
+use tokio::time::Instant;
 
 /// What this endpoint lets nobody do, whatever their rights.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,13 +23,36 @@ pub fn obtain(
     operation: Operation<Plaintext>,
 ) -> Result<Permit<Plaintext>, Refusal> {
     let keyspace = keyspace(view, caller)?;
-    let permit =
-        Permit::obtain(keyspace.policy().as_ref(), keyspace, keyspace.auth().revision, caller, operation)?;
+    let policy = in_force(view, keyspace);
+    let permit = Permit::obtain(&policy, keyspace, keyspace.auth().revision, caller, operation)?;
     // Asked after the policy, so that it tells nothing to those who could not do it anyway.
     if matches!(permit.operation(), Operation::AuthDisable) && !endpoint.auth_can_be_disabled {
         return Err(Refusal::AuthDisableRefused);
     }
     Ok(permit)
+}
+
+/// Until when what was decided about reading keys holds, if time alone can change it.
+pub fn decided_until(view: &View, caller: &Caller) -> Result<Option<Instant>, Refusal> {
+    let until = in_force(view, keyspace(view, caller)?).decided_until(caller, KeyAction::Read);
+    let Some(until) = until else { return Ok(None) };
+    let until = UNIX_EPOCH + Duration::from_secs(until.try_into().unwrap_or(0));
+    let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+    // Not much longer at once: somebody may set the clock.
+    Ok(Some(Instant::now() + left.min(CLOCK_CHECK)))
+}
+
+const CLOCK_CHECK: Duration = Duration::from_secs(60);
+
+/// The tables of the keyspace and the platform's bundle, both of this view.
+fn in_force<'a>(view: &'a View, keyspace: &'a Keyspace) -> InForce<'a> {
+    let (tables, platform) = (keyspace.policy().as_ref(), view.platform_policy());
+    if platform.rules.is_none() {
+        return InForce::new(tables, platform, DEFAULT_TENANT, 0);
+    }
+    let tenant = view.tenant_of(keyspace.id()).map_or(DEFAULT_TENANT, |tenant| tenant.name.as_str());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    InForce::new(tables, platform, tenant, i64::try_from(now).unwrap_or(i64::MAX))
 }
 
 /// The keyspace that the caller works in.

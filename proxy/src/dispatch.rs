@@ -2,8 +2,10 @@
 
 use keygate_core::{Answer, Operation, Permit, Refusal, Reply, Sealed};
 use keygate_engine::{RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
+use tokio::time::Instant;
 
 use crate::identify::{Asker, Home};
+use crate::policies::Policies;
 use crate::stack::Context;
 
 /// A request with one answer.
@@ -17,6 +19,16 @@ pub async fn one(
 ) -> Result<Reply<Sealed>, Refusal> {
     match permit.operation() {
         Operation::Authenticate { .. } => authenticate(context, view, asker, permit).await,
+        Operation::PolicyAsk(question) => {
+            let revision = view.keyspace(permit.keyspace()).map_or(0, |keyspace| keyspace.revision());
+            let answer = Answer::Policy(Policies::answer(view, question)?);
+            Ok(Reply { revision, term: view.term(), answer })
+        }
+        Operation::PolicyChange(change) => {
+            // Kept until the answer is there: who applies it finds it made.
+            let _prepared = context.policies.prepare(view, change).await?;
+            context.port.propose(permit).await
+        }
         operation if operation.is_write() => {
             let patient = waits_for_disk(operation);
             let proposed = context.port.propose(permit);
@@ -34,17 +46,18 @@ pub fn stream(context: &Context, view: View, permit: Permit<Sealed>) -> RangeChu
     context.port.range_stream(view, permit, context.max_request_bytes)
 }
 
-/// Is a watch still allowed, as of this view?
-pub type Decide = Box<dyn Fn(&View) -> Result<(), Refusal> + Send>;
+/// Is a watch still allowed, as of this view? And until when, if time alone can end it?
+pub type Decide = Box<dyn Fn(&View) -> Result<Option<Instant>, Refusal> + Send>;
 
 /// `decide` is asked again, with the view of the moment, before any event that follows a change of
 /// policy.
 pub fn watch(
     session: &mut WatchSession,
     permit: Permit<Sealed>,
+    until: Option<Instant>,
     decide: Decide,
 ) -> Result<WatchCreated, WatchCreateError> {
-    session.create(permit, decide)
+    session.create_until(permit, until, decide)
 }
 
 /// A physical compaction is answered when space is free again, however long that takes.

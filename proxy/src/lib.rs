@@ -17,6 +17,7 @@ pub mod rpc;
 pub mod stack;
 
 pub mod authorize;
+pub mod policies;
 
 pub mod transform;
 

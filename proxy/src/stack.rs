@@ -15,19 +15,21 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use keygate_core::{
-    Caller, Credential, KeyspaceId, Limits, Operation, Permit, Plaintext, Refusal, Reply, Sealed,
-    TenantCreate, UserAdd,
+    Caller, Credential, KeyspaceId, Limits, Operation, Permit, Plaintext, PolicyChange, Refusal, Reply,
+    Sealed, TenantCreate, UserAdd,
 };
 use keygate_engine::{Identity, Port, RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
 
 use crate::authorize::{self, Endpoint};
 use crate::identify::{Asker, ConnectionIdentity, Identifier, keyspace_of_login};
+use crate::policies::Policies;
 use crate::{dispatch, transform};
 
 /// What the stages need. One for each serving thread.
 pub struct Context {
     pub port: Port,
     pub identifier: Arc<Identifier>,
+    pub policies: Arc<Policies>,
     pub identity: Identity,
     pub endpoint: Endpoint,
     pub limits: Limits,
@@ -62,10 +64,19 @@ pub async fn run(
         let permit = admit(context, &view, evidence, operation.clone())?;
         match dispatch::one(context, &view, asker, permit).await {
             Err(Refusal::StalePermit) => {}
+            Err(refusal) if is_bundle(&operation) => {
+                context.policies.failed(&refusal);
+                return Err(refusal);
+            }
             outcome => return transform::open(outcome?),
         }
     }
     Err(Refusal::TimedOut)
+}
+
+/// Is it about putting a bundle in force?
+fn is_bundle(operation: &Operation<Plaintext>) -> bool {
+    matches!(operation, Operation::PolicyChange(PolicyChange::Apply { .. } | PolicyChange::Rollback { .. }))
 }
 
 /// A read whose answer comes in chunks; its values go out through [`transform::open`].
@@ -94,8 +105,12 @@ pub fn watch(
     let permit = authorize::obtain(context.endpoint, &view, &caller, operation.clone())?;
     let permit = transform::seal(permit)?;
     let endpoint = context.endpoint;
-    let decide = move |view: &View| authorize::obtain(endpoint, view, &caller, operation.clone()).map(drop);
-    Ok(dispatch::watch(session, permit, Box::new(decide)))
+    let until = authorize::decided_until(&view, &caller)?;
+    let decide = move |view: &View| {
+        authorize::obtain(endpoint, view, &caller, operation.clone())?;
+        authorize::decided_until(view, &caller)
+    };
+    Ok(dispatch::watch(session, permit, until, Box::new(decide)))
 }
 
 /// Has the other side shown who it is, where that is asked for? Says nothing about rights.

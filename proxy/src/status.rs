@@ -6,6 +6,9 @@
 use keygate_core::{QuotaKind, Refusal};
 use tonic::{Code, Status};
 
+/// A text travels in a header, and few clients read headers of more than 8 KiB.
+const BUNDLE_TEXT: usize = 1_500;
+
 /// What a client reads for a refusal. The match is exhaustive on purpose.
 pub fn of(refusal: &Refusal) -> Status {
     let (code, text) = code_and_text(refusal);
@@ -27,6 +30,14 @@ pub fn of(refusal: &Refusal) -> Status {
         Refusal::QuotaReached(bound) if bound.kind == QuotaKind::Keys => {
             let told = format!("keygate: quota of {} keys{} is reached", bound.limit, bound.place());
             Status::new(code, told.chars().take(300).collect::<String>())
+        }
+        Refusal::BundleUnusable(_)
+        | Refusal::BundlePartTooLarge { .. }
+        | Refusal::BundleTooLarge { .. }
+        | Refusal::PolicyMoved { .. }
+        | Refusal::PolicyRevisionUnknown(_) => {
+            let told: String = format!("keygate: {refusal}").chars().take(BUNDLE_TEXT).collect();
+            Status::new(code, told)
         }
         _ => Status::new(code, text),
     }
@@ -128,6 +139,16 @@ fn code_and_text(refusal: &Refusal) -> (Code, &'static str) {
             (Code::FailedPrecondition, "keygate: tenant is suspended: it can be read, not changed")
         }
 
+        Refusal::BundleUnusable(_) => (Code::InvalidArgument, "keygate: the bundle cannot be used"),
+        Refusal::BundleIncomplete => (
+            Code::FailedPrecondition,
+            "keygate: parts of the bundle are missing: it was not sent whole, or another one was sent meanwhile",
+        ),
+        Refusal::BundlePartTooLarge { .. } => (Code::InvalidArgument, "keygate: part is too large"),
+        Refusal::BundleTooLarge { .. } => (Code::InvalidArgument, "keygate: bundle is too large"),
+        Refusal::PolicyMoved { .. } => (Code::Aborted, "keygate: another policy revision is in force"),
+        Refusal::PolicyRevisionUnknown(_) => (Code::NotFound, "keygate: no such policy revision is kept"),
+
         Refusal::NoLeader => (Code::Unavailable, "etcdserver: no leader"),
         Refusal::Stopping => (Code::Unavailable, "etcdserver: server stopped"),
         Refusal::StoreUnavailable => (Code::Unavailable, "keygate: the store cannot be used for the moment"),
@@ -202,6 +223,11 @@ pub fn malformed(cause: &prost::DecodeError) -> Status {
 /// An enum's number that means nothing where etcd has no text for it.
 pub fn unknown_number(field: &str) -> Status {
     Status::invalid_argument(format!("keygate: unknown value of `{field}`"))
+}
+
+/// The name of a bundle that no bundle can have.
+pub fn unusable_digest() -> Status {
+    Status::invalid_argument("keygate: the digest is no SHA-256 of 32 bytes")
 }
 
 /// A `hashedPassword` that nobody could log in with, or that would keep a thread busy.

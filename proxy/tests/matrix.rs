@@ -84,6 +84,7 @@ const LEASES: [i64; 2] = [4711, 4712];
 fn rows() -> Vec<Row> {
     let key = || bytes::Bytes::from_static(KEY.as_bytes());
     let name = |name: &str| name.to_owned();
+    let digest = || bytes::Bytes::from_static(&[7; 32]);
     let permission = authpb::Permission { perm_type: 0, key: key(), range_end: bytes::Bytes::new() };
     let watch = pb::WatchRequest {
         request_union: Some(pb::watch_request::RequestUnion::CreateRequest(pb::WatchCreateRequest {
@@ -211,6 +212,25 @@ fn rows() -> Vec<Row> {
             "/keygate.admin.v1.Quotas/Recount",
             admin::QuotaRecountRequest { tenant: name("pay"), all: false },
         ),
+        platform(
+            "/keygate.admin.v1.Policies/Stage",
+            admin::PolicyStageRequest { digest: digest(), ..Default::default() },
+        ),
+        Row {
+            // Nothing was sent before.
+            root: FailedPrecondition,
+            ..platform(
+                "/keygate.admin.v1.Policies/Apply",
+                admin::PolicyApplyRequest { digest: digest(), parts: 9, expected: None },
+            )
+        },
+        platform(
+            "/keygate.admin.v1.Policies/Rollback",
+            admin::PolicyRollbackRequest { to: Some(0), expected: None },
+        ),
+        platform("/keygate.admin.v1.Policies/Log", admin::PolicyLogRequest {}),
+        platform("/keygate.admin.v1.Policies/Part", admin::PolicyPartRequest::default()),
+        platform("/keygate.admin.v1.Policies/Tables", admin::PolicyTablesRequest { tenant: name("pay") }),
         later("/v3lockpb.Lock/Lock"),
         later("/v3lockpb.Lock/Unlock"),
         later("/v3electionpb.Election/Campaign"),

@@ -8,8 +8,8 @@ use super::command::CommandError;
 use super::value::StoredValue;
 use keygate_core::{
     AlarmRequest, Compact, Compare, Credential, DeleteRange, LeaseGrant, LeaseId, LeaseRevoke, Operation,
-    PasswordHash, Put, QuotaSet, Range, RoleGrant, RoleRevoke, TenantChange, TenantCreate, TenantName, Txn,
-    TxnOp, UserAdd,
+    PasswordHash, PolicyChange, Put, QuotaSet, Range, RoleGrant, RoleRevoke, TenantChange, TenantCreate,
+    TenantName, Txn, TxnOp, UserAdd,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,7 @@ pub(super) enum BodyRef<'a> {
     TenantChange(&'a TenantName, &'a TenantChange),
     TenantDelete(&'a TenantName),
     QuotaSet(&'a QuotaSet),
+    PolicyChange(&'a PolicyChange),
 }
 
 /// [`BodyRef`], read back: the same variants with the same fields.
@@ -72,6 +73,7 @@ pub(super) enum Body {
     TenantChange(TenantName, TenantChange),
     TenantDelete(TenantName),
     QuotaSet(QuotaSet),
+    PolicyChange(PolicyChange),
 }
 
 /// A txn whose nested txns stand behind it in the list, in the order in which they are met.
@@ -140,6 +142,7 @@ impl<'a> BodyRef<'a> {
             Operation::TenantChange { name, change } => Self::TenantChange(name, change),
             Operation::TenantDelete { name } => Self::TenantDelete(name),
             Operation::QuotaSet(set) => Self::QuotaSet(set),
+            Operation::PolicyChange(change) => Self::PolicyChange(change),
             Operation::Range(_)
             | Operation::RangeStream(_)
             | Operation::Watch(_)
@@ -161,6 +164,7 @@ impl<'a> BodyRef<'a> {
             | Operation::TenantList
             | Operation::QuotaShow(_)
             | Operation::QuotaRecount(_)
+            | Operation::PolicyAsk(_)
             | Operation::Health => return Err(CommandError::NotForTheLog(operation.method())),
         })
     }
@@ -204,6 +208,7 @@ impl Body {
             Self::TenantChange(name, change) => Operation::TenantChange { name, change },
             Self::TenantDelete(name) => Operation::TenantDelete { name },
             Self::QuotaSet(set) => Operation::QuotaSet(set),
+            Self::PolicyChange(change) => Operation::PolicyChange(change),
         })
     }
 }

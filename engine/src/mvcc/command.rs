@@ -90,10 +90,11 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use keygate_core::{
-        AlarmAction, AlarmKind, AlarmRequest, Compact, Compare, CompareOp, CompareTarget, Credential,
-        DeleteRange, KeyRange, LeaseGrant, LeaseId, LeaseRevoke, LimitChange, PasswordHash, Permission,
-        PermissionKind, Plaintext, Put, PutLease, PutValue, QuotaSet, Range, RoleGrant, RoleRevoke, Sealed,
-        Secret, TenantChange, TenantCreate, TenantName, TenantState, Txn, TxnOp, UserAdd,
+        AlarmAction, AlarmKind, AlarmRequest, BundleDigest, Compact, Compare, CompareOp, CompareTarget,
+        Credential, DeleteRange, KeyRange, LeaseGrant, LeaseId, LeaseRevoke, LimitChange, PasswordHash,
+        Permission, PermissionKind, Plaintext, PolicyChange, Put, PutLease, PutValue, QuotaSet, Range,
+        RoleGrant, RoleRevoke, Sealed, Secret, TenantChange, TenantCreate, TenantName, TenantState, Txn,
+        TxnOp, UserAdd,
     };
 
     fn command(operation: Operation<StoredValue>) -> Command {
@@ -190,6 +191,18 @@ mod tests {
                 history: LimitChange::Keep,
                 force: true,
             }),
+            Operation::PolicyChange(PolicyChange::Stage {
+                digest: BundleDigest([7; 32]),
+                index: 2,
+                content: Bytes::from_static(b"tar"),
+            }),
+            Operation::PolicyChange(PolicyChange::Apply {
+                digest: BundleDigest([7; 32]),
+                parts: 3,
+                expected: Some(1),
+                at: 5,
+            }),
+            Operation::PolicyChange(PolicyChange::Rollback { to: None, expected: None, at: 5 }),
         ] {
             let command = command(operation);
             assert_eq!(Command::decode(&command.encode().unwrap()), Ok(command));

@@ -9,6 +9,7 @@ use super::key::Key;
 use super::keyspace::Keyspace;
 use super::lease::Lease;
 use super::meta::{self, Record};
+use super::platform::Platform;
 use super::quota::Delta;
 use super::revision::RowKey;
 use super::row::Row;
@@ -17,8 +18,8 @@ use super::tenants::Tenants;
 use super::value::Kept;
 use bytes::Bytes;
 use keygate_core::{
-    AuthTables, Caller, Compile, Decision, Fence, KeyRange, KeyspaceId, LeaseId, Policy, Sealed, Tenant,
-    TenantState,
+    AuthTables, BundleDigest, Caller, Compile, Decision, Fence, KeyRange, KeyspaceId, LeaseId, Policy,
+    PolicyRevision, Sealed, Tenant, TenantState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,6 +34,9 @@ pub enum LoadError {
     Row { at: RowKey, what: &'static str },
     #[error("{0}")]
     Tenants(&'static str),
+    /// Serving without the bundle would be serving whoever it denies.
+    #[error("{0}")]
+    Policy(String),
     #[error("keyspace `{}` has rows but no head", .0.0)]
     NoHead(KeyspaceId),
     #[error("key `{key}` of keyspace `{}` is attached to lease `{lease:x}`, which does not exist", .keyspace.0)]
@@ -42,6 +46,8 @@ pub enum LoadError {
 pub struct Loader {
     keyspaces: BTreeMap<KeyspaceId, Loading>,
     tenants: Vec<Tenant>,
+    policy_revisions: Vec<PolicyRevision>,
+    bundle_parts: Vec<((BundleDigest, u32), Bytes)>,
     next_keyspace: Option<u32>,
     /// Bytes of values that may still be taken into memory.
     room: u64,
@@ -61,6 +67,8 @@ impl Loader {
         let mut loader = Self {
             keyspaces: BTreeMap::new(),
             tenants: Vec::new(),
+            policy_revisions: Vec::new(),
+            bundle_parts: Vec::new(),
             next_keyspace: None,
             room: memory_budget,
         };
@@ -117,6 +125,8 @@ impl Loader {
             Record::Role(role) => {
                 keyspace.auth.roles.insert(role.name.clone(), Arc::new(role));
             }
+            Record::PolicyRevision(own) => self.policy_revisions.push(own),
+            Record::BundlePart(id, content) => self.bundle_parts.push((id, content)),
             Record::Tenant(tenant) => self.tenants.push(tenant),
             Record::NextKeyspace(next) => self.next_keyspace = Some(next),
             Record::Erasing => loading.erasing = true,
@@ -183,6 +193,8 @@ impl Loader {
         }
         let mut state = State::from_keyspaces(keyspaces);
         state.tenants = Tenants::loaded(self.tenants, self.next_keyspace).map_err(LoadError::Tenants)?;
+        state.platform =
+            Platform::loaded(self.policy_revisions, self.bundle_parts, compile).map_err(LoadError::Policy)?;
         Ok((state, left_over))
     }
 }

@@ -6,7 +6,8 @@ use super::effects::Change;
 use super::lease::Lease;
 use bytes::Bytes;
 use keygate_core::{
-    AlarmKind, AlarmMember, AuthTables, KeyspaceId, LeaseId, QuotaLimits, Role, Tenant, User,
+    AlarmKind, AlarmMember, AuthTables, BundleDigest, KeyspaceId, LeaseId, PolicyRevision, QuotaLimits, Role,
+    Tenant, User,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ const TENANT: u8 = 7;
 const NEXT_KEYSPACE: u8 = 8;
 const ERASING: u8 = 9;
 const QUOTA: u8 = 10;
+const POLICY_REVISION: u8 = 20;
+const BUNDLE_PART: u8 = 21;
 /// Kinds from here on belong to the driver.
 const FOREIGN: u8 = 128;
 
@@ -63,6 +66,10 @@ pub(super) enum Record {
     Erasing,
     /// Of the prefix; an empty one stands for the whole keyspace.
     Quota(Bytes, QuotaLimits),
+    /// Stands in the default keyspace.
+    PolicyRevision(PolicyRevision),
+    /// Part of a bundle. Stands in the default keyspace.
+    BundlePart((BundleDigest, u32), Bytes),
     /// The driver's.
     Foreign,
 }
@@ -153,6 +160,22 @@ pub(super) fn put_quota(keyspace: KeyspaceId, prefix: &[u8], limits: &QuotaLimit
     put(quota_key(keyspace, prefix), limits)
 }
 
+pub(super) fn policy_revision_key(revision: u64) -> Bytes {
+    key(KeyspaceId::DEFAULT, POLICY_REVISION, &revision.to_be_bytes())
+}
+
+pub(super) fn put_policy_revision(revision: &PolicyRevision) -> Change {
+    put(policy_revision_key(revision.revision), revision)
+}
+
+pub(super) fn bundle_part_key((digest, index): &(BundleDigest, u32)) -> Bytes {
+    key(KeyspaceId::DEFAULT, BUNDLE_PART, &[&digest.0[..], &index.to_be_bytes()].concat())
+}
+
+pub(super) fn put_bundle_part(id: &(BundleDigest, u32), content: &Bytes) -> Change {
+    put(bundle_part_key(id), content)
+}
+
 pub(super) fn head_key(keyspace: KeyspaceId) -> Bytes {
     key(keyspace, HEAD, b"")
 }
@@ -215,6 +238,18 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Result<(KeyspaceId, Record), &'s
             Record::Erasing
         }
         QUOTA => Record::Quota(Bytes::copy_from_slice(id), decode(value)?),
+        POLICY_REVISION if keyspace == KeyspaceId::DEFAULT => {
+            let own: PolicyRevision = decode(value)?;
+            if own.revision.to_be_bytes() != id {
+                return Err("a policy revision stands under another number");
+            }
+            Record::PolicyRevision(own)
+        }
+        BUNDLE_PART if keyspace == KeyspaceId::DEFAULT => {
+            let (digest, index) = id.split_first_chunk::<32>().ok_or("id has the wrong length")?;
+            let index = <[u8; 4]>::try_from(index).map_err(|_| "id has the wrong length")?;
+            Record::BundlePart((BundleDigest(*digest), u32::from_be_bytes(index)), decode(value)?)
+        }
         _ => return Err("unknown kind"),
     };
     Ok((keyspace, record))

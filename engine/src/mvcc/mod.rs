@@ -32,6 +32,7 @@ mod txn;
 mod walk;
 mod write;
 
+mod platform;
 mod quota;
 mod tenants;
 

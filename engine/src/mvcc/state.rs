@@ -6,14 +6,15 @@ use super::effects::Effects;
 use super::evict::Hand;
 use super::keyspace::Keyspace;
 use super::meta;
+use super::platform::Platform;
 use super::read::ReadError;
 use super::row::{RowError, RowSource};
 use super::tenants::Tenants;
 use super::value::StoredValue;
 use super::write::Writing;
 use keygate_core::{
-    AlarmKind, AlarmMember, Answer, Compile, KeyspaceId, LeaseFence, LeaseKeys, Operation, Refusal, Sealed,
-    decide_at_apply,
+    AlarmKind, AlarmMember, Answer, Compile, KeyspaceId, LeaseFence, LeaseKeys, Operation, PlatformPolicy,
+    Refusal, Sealed, decide_at_apply,
 };
 use std::sync::Arc;
 use thiserror::Error;
@@ -27,6 +28,7 @@ pub struct State {
     pub(super) pruning: Pruning,
     pub(super) hand: Hand,
     pub(super) tenants: Tenants,
+    pub(super) platform: Platform,
 }
 
 /// What came of one command.
@@ -95,6 +97,7 @@ impl State {
             pruning: Pruning::default(),
             hand: Hand::default(),
             tenants: Tenants::default(),
+            platform: Platform::default(),
         }
     }
 
@@ -130,6 +133,7 @@ impl State {
         effects: &mut Effects,
     ) -> Result<Applied, ApplyError> {
         let of_store = self.alarms_of_store();
+        let platform = self.platform_policy().clone();
         let Some(slot) = self.keyspaces.get_mut(&command.keyspace) else {
             // Its tenant was deleted in the meantime.
             return Ok(Applied { outcome: Err(Refusal::PermissionDenied), revision: 0 });
@@ -137,13 +141,13 @@ impl State {
         if is_about_tenants(&command.operation) {
             let revision = slot.revision;
             let outcome = slot
-                .check_permit(&command)
+                .check_permit(&command, &platform)
                 .and_then(|()| self.tenant_change(command.keyspace, &command.operation, compile, effects));
             return Ok(Applied { outcome, revision });
         }
         if let Operation::QuotaSet(set) = &command.operation {
             let revision = slot.revision;
-            let allowed = slot.check_permit(&command).map_err(Stop::Refused);
+            let allowed = slot.check_permit(&command, &platform).map_err(Stop::Refused);
             let outcome = match allowed.and_then(|()| self.quota_set(command.keyspace, set, rows, effects)) {
                 Ok(answer) => Ok(answer),
                 Err(Stop::Refused(refusal)) => Err(refusal),
@@ -151,25 +155,27 @@ impl State {
             };
             return Ok(Applied { outcome, revision });
         }
+        if let Operation::PolicyChange(change) = &command.operation {
+            let (revision, by) = (slot.revision, command.attribution.as_deref());
+            let outcome = slot
+                .check_permit(&command, &platform)
+                .map_err(Stop::Refused)
+                .and_then(|()| self.policy_change(command.keyspace, by, change, compile, effects));
+            return Ok(Applied { outcome: refusable(outcome)?, revision });
+        }
         let keyspace = Arc::make_mut(slot);
         if command.fence.is_some() && keyspace.suspended {
             return Ok(Applied { outcome: Err(Refusal::TenantSuspended), revision: keyspace.revision });
         }
         let outcome = keyspace
-            .check_permit(&command)
+            .check_permit(&command, &platform)
             .and_then(|()| keyspace.check_alarms(&command.operation, &of_store))
             .map_err(Stop::Refused)
             .and_then(|()| keyspace.execute(&command.operation, rows, compile, effects));
-        let outcome = match outcome {
-            Ok(answer) => {
-                if matches!(command.operation, Operation::Compact(_)) {
-                    self.pruning.start(keyspace.id);
-                }
-                Ok(answer)
-            }
-            Err(Stop::Refused(refusal)) => Err(refusal),
-            Err(Stop::Fatal(error)) => return Err(error),
-        };
+        let outcome = refusable(outcome)?;
+        if outcome.is_ok() && matches!(command.operation, Operation::Compact(_)) {
+            self.pruning.start(keyspace.id);
+        }
         Ok(Applied { outcome, revision: keyspace.revision })
     }
 
@@ -227,18 +233,26 @@ impl State {
 impl Keyspace {
     /// Is what the permit depended on still so? If not, this state decides: it is the one that the change is made to.
     /// So a revoke holds from its place in the log on, and changes of policy beside it refuse nobody who may write.
-    fn check_permit(&self, command: &Command) -> Result<(), Refusal> {
+    ///
+    /// What the bundle says is known to the gateway alone, which knows the caller's groups and address. It decides
+    /// again when another bundle is in force, when keys have joined a lease, or when the tables alone do not suffice.
+    fn check_permit(&self, command: &Command, platform: &PlatformPolicy) -> Result<(), Refusal> {
         let moved = |fence: &LeaseFence| self.attached(fence.lease, &mut |_| false) != fence.generation;
-        let overtaken = command.fence.is_some_and(|fence| fence != self.policy.fence())
-            || command.leases.iter().any(moved);
-        if !overtaken {
-            return Ok(());
-        }
-        if command.fence.is_none() {
+        let moved = command.leases.iter().any(moved);
+        let Some(fence) = command.fence else {
+            return if moved { Err(Refusal::StalePermit) } else { Ok(()) };
+        };
+        if fence.platform != platform.revision || (moved && platform.rules.is_some()) {
             return Err(Refusal::StalePermit);
         }
+        if fence.keyspace == self.policy.fence().keyspace && !moved {
+            return Ok(());
+        }
         let name = command.attribution.as_deref();
-        decide_at_apply(self.policy.as_ref(), self, self.id, name, &command.operation)
+        match decide_at_apply(self.policy.as_ref(), self, self.id, name, &command.operation) {
+            Err(_) if platform.rules.is_some() => Err(Refusal::StalePermit),
+            decided => decided,
+        }
     }
 
     fn execute(
@@ -309,8 +323,19 @@ impl Keyspace {
             | Operation::QuotaSet(_)
             | Operation::QuotaShow(_)
             | Operation::QuotaRecount(_)
+            | Operation::PolicyChange(_)
+            | Operation::PolicyAsk(_)
             | Operation::Health => Err(NOT_FOR_THE_LOG.into()),
         }
+    }
+}
+
+/// A refusal is an outcome; what is fatal is not.
+fn refusable<T>(outcome: Result<T, Stop>) -> Result<Result<T, Refusal>, ApplyError> {
+    match outcome {
+        Ok(done) => Ok(Ok(done)),
+        Err(Stop::Refused(refusal)) => Ok(Err(refusal)),
+        Err(Stop::Fatal(error)) => Err(error),
     }
 }
 

@@ -8,6 +8,7 @@ use ahash::RandomState;
 use keygate_core::{Event, Fence, KeyspaceId, Refusal, Sealed, WatchCreate};
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// What one batch of the log did, in order of revision, with the view that it led to.
 pub(crate) struct EventBatch {
@@ -18,7 +19,16 @@ pub(crate) struct EventBatch {
 }
 
 /// Is the watch still allowed, in this view?
-pub(crate) type Decide = Box<dyn Fn(&View) -> Result<(), Refusal> + Send>;
+///
+/// Answers until when the decision holds, if time alone can change it.
+pub(crate) type Decide = Box<dyn Fn(&View) -> Result<Option<Instant>, Refusal> + Send>;
+
+/// What a watcher was allowed on, and how that is asked again.
+pub(crate) struct Decided {
+    pub(crate) fence: Fence,
+    pub(crate) until: Option<Instant>,
+    pub(crate) decide: Decide,
+}
 
 pub(crate) struct Watcher {
     pub(crate) keyspace: KeyspaceId,
@@ -29,6 +39,8 @@ pub(crate) struct Watcher {
     pub(crate) next_revision: i64,
     pub(crate) pace: Pace,
     pub(crate) fence: Fence,
+    /// Until when the last decision holds, whatever else happens.
+    pub(crate) until: Option<Instant>,
     pub(crate) decide: Decide,
     /// Sent since the last periodic progress note, which is then not needed.
     pub(crate) spoke: bool,
@@ -191,8 +203,7 @@ impl Watcher {
         request: WatchCreate,
         outbox: Arc<Outbox>,
         next_revision: i64,
-        fence: Fence,
-        decide: Decide,
+        decided: Decided,
     ) -> Self {
         Self {
             keyspace,
@@ -201,8 +212,9 @@ impl Watcher {
             outbox,
             next_revision,
             pace: Pace::Live,
-            fence,
-            decide,
+            fence: decided.fence,
+            until: decided.until,
+            decide: decided.decide,
             spoke: false,
             gathered: Vec::new(),
         }
@@ -244,14 +256,16 @@ impl Watcher {
 
     /// Asks policy again if it changed since this watcher was last decided.
     pub(crate) fn decide_again(&mut self, view: &View) -> Result<(), Refusal> {
-        let Some(keyspace) = view.keyspace(self.keyspace) else {
-            return Err(Refusal::PermissionDenied);
-        };
-        let fence = keyspace.policy().fence();
-        if fence != self.fence {
-            (self.decide)(view)?;
+        let fence = view.fence(self.keyspace).ok_or(Refusal::PermissionDenied)?;
+        if fence != self.fence || self.is_due() {
+            self.until = (self.decide)(view)?;
             self.fence = fence;
         }
         Ok(())
+    }
+
+    /// Time alone may have changed what was decided.
+    pub(crate) fn is_due(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now())
     }
 }

@@ -6,7 +6,7 @@
 use super::history::{Found, INLINE_STEP, Step, look, read_history};
 use super::interest::Slot;
 use super::outbox::{Outbox, WatchUpdate};
-use super::registry::{Decide, Pace, Registry, Watcher};
+use super::registry::{Decide, Decided, Pace, Registry, Watcher};
 use crate::mvcc::{Changes, Keyspace, MemoryOnly, ReadError};
 use crate::port::Port;
 use keygate_core::{KeyspaceId, Operation, Permit, Refusal, Sealed, WatchCreate};
@@ -56,6 +56,8 @@ pub struct WatchSession {
     next_id: i64,
     progress_asked: bool,
     next_tick: Instant,
+    /// When the first decision about one of the watches runs out. May be too early, never too late.
+    next_due: Option<Instant>,
 }
 
 impl WatchSession {
@@ -72,6 +74,7 @@ impl WatchSession {
             next_id: 0,
             progress_asked: false,
             next_tick,
+            next_due: None,
         }
     }
 
@@ -80,6 +83,17 @@ impl WatchSession {
     pub fn create(
         &mut self,
         permit: Permit<Sealed>,
+        decide: Decide,
+    ) -> Result<WatchCreated, WatchCreateError> {
+        self.create_until(permit, None, decide)
+    }
+
+    /// The same for a permit that time alone may end: `decide` is asked again then too, and answers until when its
+    /// decision holds.
+    pub fn create_until(
+        &mut self,
+        permit: Permit<Sealed>,
+        until: Option<Instant>,
         decide: Decide,
     ) -> Result<WatchCreated, WatchCreateError> {
         let parts = permit.into_parts();
@@ -120,8 +134,7 @@ impl WatchSession {
             request,
             self.outbox.clone(),
             next,
-            parts.fence.unwrap_or_default(),
-            decide,
+            Decided { fence: parts.fence.unwrap_or_default(), until, decide },
         );
         if next <= revision {
             watcher.pace = Pace::Behind;
@@ -129,6 +142,7 @@ impl WatchSession {
         }
         let slot = self.registry.lock().insert(watcher, &view);
         self.watches.insert(watch_id, slot);
+        self.next_due = earlier(self.next_due, until);
         Ok(WatchCreated { watch_id, revision })
     }
 
@@ -182,6 +196,9 @@ impl WatchSession {
                 }
                 return update;
             }
+            if let Some(update) = self.decide_due() {
+                return update;
+            }
             if self.reading.is_none()
                 && let Some(slot) = self.behind()
             {
@@ -216,7 +233,7 @@ impl WatchSession {
             };
             tokio::select! {
                 () = news => {}
-                () = sleep_until(self.next_tick) => {}
+                () = sleep_until(self.next_due.map_or(self.next_tick, |due| due.min(self.next_tick))) => {}
                 found = found => {
                     if let Some(update) = self.read(found) {
                         return update;
@@ -224,6 +241,36 @@ impl WatchSession {
                 }
             }
         }
+    }
+
+    /// Asks again about the watches whose decision has run out. An idle watch ends then, not at its next event.
+    fn decide_due(&mut self) -> Option<WatchUpdate> {
+        let due = self.next_due.filter(|due| *due <= Instant::now())?;
+        let view = self.port.view();
+        let (mut next_due, mut denied) = (None, None);
+        let mut registry = self.registry.lock();
+        for (watch_id, slot) in &self.watches {
+            let Some(watcher) = registry.get_mut(*slot).filter(|watcher| watcher.pace != Pace::Ended) else {
+                continue;
+            };
+            match if watcher.is_due() { watcher.decide_again(&view) } else { Ok(()) } {
+                Ok(()) => next_due = earlier(next_due, watcher.until),
+                Err(refusal) => {
+                    denied = Some((*watch_id, *slot, refusal));
+                    break;
+                }
+            }
+        }
+        drop(registry);
+        let Some((watch_id, slot, refusal)) = denied else {
+            self.next_due = next_due;
+            return None;
+        };
+        // There may be more: they are looked at next time.
+        self.next_due = Some(due);
+        self.end(watch_id, slot);
+        self.outbox.forget(watch_id);
+        Some(WatchUpdate::Denied { watch_id, refusal, revision: self.current_revision() })
     }
 
     /// The watcher whose turn it is to look at history.
@@ -392,6 +439,13 @@ impl WatchSession {
 
     fn current_revision(&self) -> i64 {
         self.port.view().keyspace(self.keyspace).map_or(0, |keyspace| keyspace.revision())
+    }
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 

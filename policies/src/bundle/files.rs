@@ -142,6 +142,23 @@ impl Files {
         Ok(files)
     }
 
+    /// The files as a tar: equal files are equal bytes.
+    ///
+    /// # Errors
+    /// A path is longer than a tar takes.
+    pub fn to_tar(&self) -> Result<Vec<u8>, FilesError> {
+        let broken = |cause| FilesError::Tar { cause };
+        let mut tar = tar::Builder::new(Vec::new());
+        for (path, bytes) in &self.0 {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            header.set_mtime(0);
+            tar.append_data(&mut header, path, bytes.as_slice()).map_err(broken)?;
+        }
+        tar.into_inner().map_err(broken)
+    }
+
     fn add(&mut self, path: String, bytes: Vec<u8>, total: &mut u64) -> Result<(), FilesError> {
         *total += bytes.len() as u64;
         if bytes.len() as u64 > FILE_LIMIT || *total > TOTAL_LIMIT {

@@ -40,10 +40,12 @@ pub enum Verb {
     /// Making, changing and deleting tenants.
     Tenants,
     TenantList,
+    /// Applying, rolling back and reading bundles.
+    Policy,
 }
 
 impl Verb {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Compact,
         Self::Snapshot,
         Self::Defrag,
@@ -55,6 +57,7 @@ impl Verb {
         Self::RoleList,
         Self::Tenants,
         Self::TenantList,
+        Self::Policy,
     ];
 
     pub fn name(self) -> &'static str {
@@ -70,6 +73,7 @@ impl Verb {
             Self::RoleList => "role-list",
             Self::Tenants => "tenants",
             Self::TenantList => "tenant-list",
+            Self::Policy => "policy",
         }
     }
 }
@@ -86,6 +90,7 @@ impl From<AdminVerb> for Verb {
             AdminVerb::RoleList => Self::RoleList,
             AdminVerb::TenantChange => Self::Tenants,
             AdminVerb::TenantList => Self::TenantList,
+            AdminVerb::Policy => Self::Policy,
         }
     }
 }

@@ -60,7 +60,7 @@ enum Command {
     /// Check, test, compare and question policy bundles
     Policy {
         #[command(subcommand)]
-        command: policy::PolicyCommand,
+        command: Box<policy::PolicyCommand>,
     },
     /// Say whom a certificate names
     Identity {
@@ -131,9 +131,9 @@ pub fn main(run: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {
         }
         Ok(Cli { command: Command::Tenant(tenant) }) => tenant::run(&tenant),
         Ok(Cli { command: Command::Quota(quota) }) => quota::run(&quota),
-        Ok(Cli { command: Command::Policy { command } }) => policy::run(command),
         Ok(Cli { command: Command::Identity { command } }) => identity::run(command),
         Ok(Cli { command: Command::Certs { command } }) => certs::run(command),
+        Ok(Cli { command: Command::Policy { command } }) => policy::run(*command),
         Ok(Cli { command: Command::Version { output } }) => {
             say(&version::version(output));
             ExitCode::SUCCESS

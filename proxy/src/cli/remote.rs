@@ -17,6 +17,19 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 /// Where the server is, and who asks.
 #[derive(Debug, Args)]
 pub(super) struct Remote {
+    #[command(flatten)]
+    reach: Reach,
+    /// Log in as `name` or `name:password`; without a password it is asked for
+    #[arg(long, global = true, env = "KEYGATE_USER", value_name = "NAME[:PASSWORD]")]
+    user: Option<String>,
+    /// Password of `--user`
+    #[arg(long, global = true, env = "KEYGATE_PASSWORD", hide_env_values = true, requires = "user")]
+    password: Option<String>,
+}
+
+/// Where the server is, and with which certificate it is asked.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Reach {
     /// Addresses of the server; the first that answers is asked
     #[arg(
         long,
@@ -38,12 +51,6 @@ pub(super) struct Remote {
     /// The key of that certificate
     #[arg(long, global = true, env = "KEYGATE_KEY", requires = "cert", value_hint = clap::ValueHint::FilePath)]
     key: Option<PathBuf>,
-    /// Log in as `name` or `name:password`; without a password it is asked for
-    #[arg(long, global = true, env = "KEYGATE_USER", value_name = "NAME[:PASSWORD]")]
-    user: Option<String>,
-    /// Password of `--user`
-    #[arg(long, global = true, env = "KEYGATE_PASSWORD", hide_env_values = true, requires = "user")]
-    password: Option<String>,
     /// How long to wait for a connection, in seconds
     #[arg(long, global = true, default_value_t = 5)]
     dial_timeout: u64,
@@ -67,16 +74,24 @@ impl Interceptor for ShowToken {
     }
 }
 
+impl Reach {
+    /// For commands whose `--user` is somebody else: who asks is named by `KEYGATE_USER` then.
+    pub(super) fn with_user_of_environment(&self) -> Remote {
+        let variable = |name| std::env::var(name).ok().filter(|text: &String| !text.is_empty());
+        Remote { reach: self.clone(), user: variable("KEYGATE_USER"), password: variable("KEYGATE_PASSWORD") }
+    }
+}
+
 impl Remote {
     /// The first endpoint, to be shown to people.
     pub(super) fn endpoint(&self) -> &str {
-        self.endpoints.first().map_or("", String::as_str)
+        self.reach.endpoints.first().map_or("", String::as_str)
     }
 
     pub(super) async fn connect(&self) -> anyhow::Result<Connection> {
         let tls = self.tls()?;
         let mut failures = Vec::new();
-        for endpoint in &self.endpoints {
+        for endpoint in &self.reach.endpoints {
             match self.dial(endpoint, &tls).await {
                 Ok(channel) => {
                     let token = self.log_in(&channel).await?;
@@ -92,8 +107,8 @@ impl Remote {
         let url = if endpoint.contains("://") { endpoint.to_owned() } else { format!("https://{endpoint}") };
         let mut target = Endpoint::from_shared(url.clone())
             .context("not an address")?
-            .connect_timeout(Duration::from_secs(self.dial_timeout))
-            .timeout(Duration::from_secs(self.command_timeout));
+            .connect_timeout(Duration::from_secs(self.reach.dial_timeout))
+            .timeout(Duration::from_secs(self.reach.command_timeout));
         if url.starts_with("https://") {
             target = target.tls_config(tls.clone()).context("the TLS files cannot be used")?;
         }
@@ -101,17 +116,18 @@ impl Remote {
     }
 
     fn tls(&self) -> anyhow::Result<ClientTlsConfig> {
-        let made = |name: &str| Some(self.data_dir.join("pki").join(name)).filter(|path| path.is_file());
+        let made =
+            |name: &str| Some(self.reach.data_dir.join("pki").join(name)).filter(|path| path.is_file());
         let mut tls = ClientTlsConfig::new();
-        if let Some(path) = self.cacert.clone().or_else(|| made("ca.pem")) {
+        if let Some(path) = self.reach.cacert.clone().or_else(|| made("ca.pem")) {
             tls = tls.ca_certificate(Certificate::from_pem(read(&path)?));
-        } else if self.endpoints.iter().any(|endpoint| !endpoint.starts_with("http://")) {
+        } else if self.reach.endpoints.iter().any(|endpoint| !endpoint.starts_with("http://")) {
             bail!(
                 "`{}` has no `pki/ca.pem`: name the CA with `--cacert`, or the data directory with `--data-dir`",
-                self.data_dir.display()
+                self.reach.data_dir.display()
             );
         }
-        let own = match (&self.cert, &self.key) {
+        let own = match (&self.reach.cert, &self.reach.key) {
             (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
             // Who logs in by name does not want to be somebody else by certificate.
             _ if self.user.is_some() => None,

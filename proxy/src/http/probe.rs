@@ -74,6 +74,7 @@ impl Condition for EngineCondition {
         };
         let named = |alarm: AlarmMember| Some((alarm.member, alarm_name(alarm.alarm)?));
         Moment {
+            policy_revision: self.port.view().platform_policy().revision,
             alarms: self.alarms().into_iter().filter_map(named).collect(),
             engine: engine.stats(),
             identity: engine.identity(),

@@ -29,6 +29,7 @@ impl Condition for Staged {
     fn moment(&self, readers: Readers) -> Moment {
         let named = TenantFigures { name: "pay".to_owned(), ..TenantFigures::default() };
         Moment {
+            policy_revision: 0,
             engine: EngineStats::default(),
             identity: Identity { cluster_id: 1, member_id: 2 },
             alarms: Vec::new(),

@@ -25,6 +25,7 @@ pub use health::{Check, HealthMetrics, Probe};
 pub(crate) use latency::{Latency, LatencyTotals};
 
 use crate::cli::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+use crate::policies::Policies;
 use crate::rpc::meter::RpcCounters;
 use crate::tls::ReloadingTls;
 pub use exposition::CONTENT_TYPE as PAGE_TYPE;
@@ -39,6 +40,8 @@ pub struct Metrics {
     pub connections: ConnectionMetrics,
     /// Set once there is TLS.
     pub tls: OnceLock<Arc<ReloadingTls>>,
+    /// None: in tests.
+    pub policies: Option<Arc<Policies>>,
 }
 
 /// What the page shows that others know.
@@ -52,9 +55,15 @@ pub struct Moment {
     pub quotas_reached: [(u64, u64); 3],
     /// Empty where tenants may read the page.
     pub tenants: Vec<TenantFigures>,
+    /// Of the bundle that is in force; 0 for none.
+    pub policy_revision: u64,
 }
 
 impl Metrics {
+    pub fn of(policies: Arc<Policies>) -> Self {
+        Self { policies: Some(policies), ..Self::default() }
+    }
+
     /// RPC counters for one more serving thread.
     pub fn add_rpc(&self) -> Arc<RpcCounters> {
         let counters = Arc::new(RpcCounters::default());
@@ -81,6 +90,7 @@ impl Metrics {
         requests::write(&mut page, &rpcs);
         connections::write_traffic(&mut page, &self.traffic.read());
         self.health.write(&mut page);
+        write_policy(&mut page, moment, self.policies.as_deref());
         self.connections.write(&mut page);
         if let Some(tls) = self.tls.get() {
             certificates::write(&mut page, tls);
@@ -88,6 +98,14 @@ impl Metrics {
         process::write(&mut page);
         page.finish()
     }
+}
+
+fn write_policy(page: &mut Exposition, moment: &Moment, policies: Option<&Policies>) {
+    let help = "Revision of the policy that is in force beside users and roles; 0 for none.";
+    page.single("keygate_policy_revision", Kind::Gauge, help, moment.policy_revision);
+    let help = "Policy bundles that were refused; what was in force stayed. The log says why.";
+    let failures = policies.map_or(0, Policies::failures);
+    page.single("keygate_policy_apply_failures_total", Kind::Counter, help, failures);
 }
 
 fn versions(page: &mut Exposition, identity: Identity) {

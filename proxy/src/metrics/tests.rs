@@ -9,6 +9,7 @@ fn page(metrics: &Metrics) -> String {
 fn moment() -> Moment {
     let engine = EngineStats { has_leader: true, is_leader: true, ..EngineStats::default() };
     Moment {
+        policy_revision: 0,
         engine,
         identity: Identity { cluster_id: 1, member_id: 0xbac7_efc3_61f1_457e },
         alarms: vec![(7, "NOSPACE")],

@@ -154,6 +154,12 @@ pub(super) static METHODS: &[Method] = &[
     unary!("/keygate.admin.v1.Quotas/Show", quota_show, quotas),
     unary!("/keygate.admin.v1.Quotas/Set", quota_set, quotas),
     unary!("/keygate.admin.v1.Quotas/Recount", quota_recount, quotas),
+    unary!("/keygate.admin.v1.Policies/Stage", policy_stage),
+    unary!("/keygate.admin.v1.Policies/Apply", policy_apply, policy_revision),
+    unary!("/keygate.admin.v1.Policies/Rollback", policy_rollback, policy_revision),
+    unary!("/keygate.admin.v1.Policies/Log", policy_log),
+    unary!("/keygate.admin.v1.Policies/Part", policy_part),
+    unary!("/keygate.admin.v1.Policies/Tables", policy_tables),
     other("/grpc.health.v1.Health/Check", Kind::HealthCheck),
     other("/grpc.health.v1.Health/Watch", Kind::HealthWatch),
 ];

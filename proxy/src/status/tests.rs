@@ -1,7 +1,7 @@
 use super::*;
 use keygate_core::QuotaBound;
 use tonic::Code::{
-    AlreadyExists, DataLoss, FailedPrecondition, Internal, InvalidArgument, NotFound, OutOfRange,
+    Aborted, AlreadyExists, DataLoss, FailedPrecondition, Internal, InvalidArgument, NotFound, OutOfRange,
     PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable, Unimplemented, Unknown,
 };
 
@@ -92,6 +92,32 @@ fn table() -> Vec<(Refusal, Code, &'static str)> {
              first, or set it by force, which takes nothing away but lets nothing grow",
         ),
         (R::TooManyQuotas { limit: 64 }, ResourceExhausted, "keygate: more than `64` prefixes with quotas"),
+        (
+            R::BundleUnusable("policy.csv:2: error: x".to_owned()),
+            InvalidArgument,
+            "keygate: the bundle cannot be used: policy.csv:2: error: x",
+        ),
+        (
+            R::BundleIncomplete,
+            FailedPrecondition,
+            "keygate: parts of the bundle are missing: it was not sent whole, or another one was sent meanwhile",
+        ),
+        (
+            R::BundlePartTooLarge { limit: 5 },
+            InvalidArgument,
+            "keygate: a part of a bundle takes up to `5` bytes",
+        ),
+        (R::BundleTooLarge { limit: 5 }, InvalidArgument, "keygate: a bundle takes up to `5` bytes"),
+        (
+            R::PolicyMoved { in_force: 2, expected: 1 },
+            Aborted,
+            "keygate: policy revision `2` is in force, not `1`: look at what changed and say that revision",
+        ),
+        (
+            R::PolicyRevisionUnknown(3),
+            NotFound,
+            "keygate: there is no policy revision `3` whose bundle is kept",
+        ),
     ]
 }
 
@@ -103,7 +129,7 @@ fn bound(kind: QuotaKind) -> Box<QuotaBound> {
     Box::new(QuotaBound { kind, prefix: b"app/\xff".as_slice().into(), limit: 3, used: 5 })
 }
 
-const VARIANTS: usize = 60;
+const VARIANTS: usize = 66;
 
 fn position(refusal: &Refusal) -> usize {
     use Refusal as R;
@@ -168,6 +194,12 @@ fn position(refusal: &Refusal) -> usize {
         R::QuotaReached(_) => 57,
         R::QuotaBelowUse(_) => 58,
         R::TooManyQuotas { .. } => 59,
+        R::BundleUnusable(_) => 60,
+        R::BundleIncomplete => 61,
+        R::BundlePartTooLarge { .. } => 62,
+        R::BundleTooLarge { .. } => 63,
+        R::PolicyMoved { .. } => 64,
+        R::PolicyRevisionUnknown(_) => 65,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
-use keygate_proto::admin::tenants_client::TenantsClient;
+use keygate_proto::admin::{policies_client::PoliciesClient, tenants_client::TenantsClient};
 use keygate_proto::etcdserverpb::{
     AuthenticateRequest, auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
     lease_client::LeaseClient, maintenance_client::MaintenanceClient, watch_client::WatchClient,
@@ -115,6 +115,10 @@ impl Client {
 
     pub fn tenants(&self) -> TenantsClient<Wire> {
         TenantsClient::new(self.wire())
+    }
+
+    pub fn policies(&self) -> PoliciesClient<Wire> {
+        PoliciesClient::new(self.wire())
     }
 
     pub fn maintenance(&self) -> MaintenanceClient<Wire> {

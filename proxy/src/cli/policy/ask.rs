@@ -9,7 +9,9 @@ use keygate_policies::{
 };
 use serde_json::{Value, json};
 
-use super::{Caller, Output, Unusable, Verdict, check::outcome_name, now, read, request, row_json, say};
+use super::{
+    Caller, Output, Server, Unusable, Verdict, check::outcome_name, live, now, read, request, row_json, say,
+};
 
 /// What was asked, and what came of it.
 struct Answer {
@@ -19,8 +21,16 @@ struct Answer {
 }
 
 fn answer(caller: &Caller) -> Result<Answer, Unusable> {
-    let request = request(&caller.request, caller.output)?;
-    let policy = BundlePolicy::compile(Arc::new(read(&caller.bundle, caller.output)?));
+    let output = caller.output;
+    let request = request(&caller.request, output)?;
+    let bundle = match &caller.bundle {
+        Some(path) => read(path, output)?,
+        None => {
+            let server = Server { remote: caller.reach.with_user_of_environment(), output };
+            live::of_caller(&server, &caller.tenant, &caller.user)?
+        }
+    };
+    let policy = BundlePolicy::compile(Arc::new(bundle));
     let groups: Vec<&str> = caller.group.iter().map(String::as_str).collect();
     let asker = Asker { tenant: &caller.tenant, user: &caller.user, groups: &groups };
     let context = Context {
@@ -113,13 +123,18 @@ fn explanation_json(Answer { policy, request, explanation }: &Answer) -> Value {
 }
 
 pub(super) fn who_can(
-    path: &Path,
+    path: Option<&Path>,
     tenant: &str,
     words: &[String],
-    output: Output,
+    server: &Server,
 ) -> Result<Verdict, Unusable> {
+    let output = server.output;
     let request = request(words, output)?;
-    let policy = BundlePolicy::compile(Arc::new(read(path, output)?));
+    let bundle = match path {
+        Some(path) => read(path, output)?,
+        None => live::of_tenant(server, tenant)?,
+    };
+    let policy = BundlePolicy::compile(Arc::new(bundle));
     let holders = holders_of(&policy, tenant, &request);
     match output {
         Output::Text => {

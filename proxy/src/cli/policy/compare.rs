@@ -12,7 +12,11 @@ use serde_json::{Value, json};
 use super::{Output, Unusable, Verdict, check::outcome_name, read, say};
 
 pub(super) fn diff(old: &Path, new: &Path, output: Output) -> Result<Verdict, Unusable> {
-    let deltas = diff_bundles(&read(old, output)?, &read(new, output)?);
+    Ok(say_deltas(&diff_bundles(&read(old, output)?, &read(new, output)?), output))
+}
+
+/// Nothing, if the two are equivalent.
+pub(super) fn say_deltas(deltas: &[Delta], output: Output) -> Verdict {
     match output {
         Output::Text => say(&deltas.iter().map(|delta| format!("{delta}\n")).collect::<String>()),
         Output::Json => {
@@ -20,7 +24,7 @@ pub(super) fn diff(old: &Path, new: &Path, output: Output) -> Result<Verdict, Un
             say(&format!("{:#}\n", json!({ "equivalent": deltas.is_empty(), "deltas": all })));
         }
     }
-    Ok(if deltas.is_empty() { Verdict::Fine } else { Verdict::Found })
+    if deltas.is_empty() { Verdict::Fine } else { Verdict::Found }
 }
 
 fn delta_json(delta: &Delta) -> Value {

@@ -1,11 +1,14 @@
-//! `keygate policy …`: policy bundles on an operator's machine and in CI, without a server.
+//! `keygate policy …`: policy bundles on an operator's machine and in CI, without a server; and what is in force on one.
 //!
 //! Exit codes of all: 0 fine, 1 findings, failures, differences or a denial, 2 nothing could be said because
 //! the input is unusable. A bundle is a folder or a tar; `docs/policy.md` is the guide.
 
+mod apply;
 mod ask;
 mod check;
 mod compare;
+mod export;
+mod live;
 mod seal;
 
 use std::{
@@ -18,7 +21,11 @@ use clap::{Args, Subcommand};
 use keygate_policies::bundle::{Bundle, Connection, Files, Finding, Instant, Request, Row, Severity};
 use serde_json::{Value, json};
 
-use super::{Output, UNUSABLE, say};
+use super::{
+    Output, UNUSABLE,
+    remote::{Reach, Remote},
+    say,
+};
 
 /// Something was found, or the answer is no.
 const FOUND: u8 = 1;
@@ -58,16 +65,61 @@ pub(super) enum PolicyCommand {
     /// Say who may do something, and when
     #[command(name = "who-can")]
     WhoCan {
-        /// A folder or tar
+        /// A folder or tar; without it what is in force on a server, with what the Auth API holds
         #[arg(long, value_name = "PATH")]
-        bundle: PathBuf,
+        bundle: Option<PathBuf>,
         #[arg(long, default_value = "default")]
         tenant: String,
-        #[arg(long, value_enum, default_value_t = Output::Text)]
-        output: Output,
+        #[command(flatten)]
+        server: Server,
         /// Such as `put /a/b`, `range '[/a/, /a0)'`, `get '/a/*'` or `compact`
         #[arg(required = true, num_args = 1.., value_name = "REQUEST")]
         request: Vec<String>,
+    },
+    /// Put a bundle in force on a server
+    Apply {
+        /// A folder or tar
+        bundle: PathBuf,
+        /// Refuse unless this policy revision is in force; 0 is a server without a bundle
+        #[arg(long, value_name = "REVISION")]
+        if_revision: Option<u64>,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Put an earlier policy revision in force again
+    Rollback {
+        /// 0 is the server without a bundle; without it what was in force before
+        #[arg(long, value_name = "REVISION")]
+        to: Option<u64>,
+        /// Refuse unless this policy revision is in force
+        #[arg(long, value_name = "REVISION")]
+        if_revision: Option<u64>,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// List the policy revisions of a server, newest first
+    Log {
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Show the policy revision that is in force, and its rows
+    Show {
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Write what is in force on a server as a bundle: its bundle's rows and what the Auth API holds
+    Export {
+        /// A new folder
+        folder: PathBuf,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Say what a server allows and denies beyond a bundle: what somebody has changed by the Auth API
+    Drift {
+        /// A folder or tar, such as the one in Git; without it the one that is in force
+        bundle: Option<PathBuf>,
+        #[command(flatten)]
+        server: Server,
     },
     /// Write the digests of a folder's files to its manifest.json
     Digest {
@@ -100,9 +152,9 @@ pub(super) enum PolicyCommand {
 /// Who asks for what, and how.
 #[derive(Debug, Args)]
 pub(super) struct Caller {
-    /// A folder or tar
+    /// A folder or tar; without it what is in force on a server, with what the Auth API holds
     #[arg(long, value_name = "PATH")]
-    bundle: PathBuf,
+    bundle: Option<PathBuf>,
     #[arg(long, default_value = "default")]
     tenant: String,
     #[arg(long)]
@@ -119,11 +171,22 @@ pub(super) struct Caller {
     /// `plain`, `tls` or `mtls`; without it rows with such a condition do not allow, and deny
     #[arg(long, value_parser = connection)]
     connection: Option<Connection>,
+    #[command(flatten)]
+    reach: Reach,
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
     /// Such as `put /a/b`, `range '[/a/, /a0)'`, `get '/a/*'` or `compact`
     #[arg(required = true, num_args = 1.., value_name = "REQUEST")]
     request: Vec<String>,
+}
+
+/// A running server, where one is asked, and how the answer is written.
+#[derive(Debug, Args)]
+pub(super) struct Server {
+    #[command(flatten)]
+    remote: Remote,
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
 }
 
 fn instant(text: &str) -> Result<Instant, String> {
@@ -141,9 +204,15 @@ pub(super) fn run(command: PolicyCommand) -> ExitCode {
         PolicyCommand::Diff { old, new, output } => compare::diff(&old, &new, output),
         PolicyCommand::Explain { caller } => ask::explain(&caller),
         PolicyCommand::CanI { caller } => ask::can_i(&caller),
-        PolicyCommand::WhoCan { bundle, tenant, output, request } => {
-            ask::who_can(&bundle, &tenant, &request, output)
+        PolicyCommand::WhoCan { bundle, tenant, server, request } => {
+            ask::who_can(bundle.as_deref(), &tenant, &request, &server)
         }
+        PolicyCommand::Apply { bundle, if_revision, server } => apply::apply(&bundle, if_revision, &server),
+        PolicyCommand::Rollback { to, if_revision, server } => apply::rollback(to, if_revision, &server),
+        PolicyCommand::Log { server } => apply::log(&server),
+        PolicyCommand::Show { server } => apply::show(&server),
+        PolicyCommand::Export { folder, server } => export::export(&folder, &server),
+        PolicyCommand::Drift { bundle, server } => export::drift(bundle.as_deref(), &server),
         PolicyCommand::Digest { folder, revision } => seal::digest(&folder, revision),
         PolicyCommand::Sign { folder, key } => seal::sign(&folder, &key),
         PolicyCommand::Verify { bundle, key, need, output } => seal::verify(&bundle, &key, need, output),

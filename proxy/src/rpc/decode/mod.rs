@@ -7,6 +7,7 @@ mod auth;
 mod kv;
 mod lease;
 mod maintenance;
+mod policies;
 mod quotas;
 mod tenants;
 mod watch;
@@ -32,6 +33,8 @@ pub enum Rejection {
     Malformed(prost::DecodeError),
     /// The named field holds a number that its enum does not have.
     UnknownNumber(&'static str),
+    /// No SHA-256.
+    Digest,
     /// No bcrypt hash, or one that is too dear to check.
     Hash,
 }
@@ -42,6 +45,7 @@ impl Rejection {
             Self::Refused(refusal) => status::of(refusal),
             Self::Malformed(cause) => status::malformed(cause),
             Self::UnknownNumber(field) => status::unknown_number(field),
+            Self::Digest => status::unusable_digest(),
             Self::Hash => status::unusable_hash(),
         }
     }
@@ -175,6 +179,31 @@ pub(super) fn quota_set(bytes: Bytes, _: &Limits) -> Decoded {
 
 pub(super) fn quota_recount(bytes: Bytes, _: &Limits) -> Decoded {
     quotas::recount(bytes)
+}
+
+pub(super) fn policy_stage(bytes: Bytes, _: &Limits) -> Decoded {
+    policies::stage(message(bytes)?)
+}
+
+pub(super) fn policy_apply(bytes: Bytes, _: &Limits) -> Decoded {
+    policies::apply(message(bytes)?)
+}
+
+pub(super) fn policy_rollback(bytes: Bytes, _: &Limits) -> Decoded {
+    policies::rollback(message(bytes)?)
+}
+
+pub(super) fn policy_log(bytes: Bytes, _: &Limits) -> Decoded {
+    let admin::PolicyLogRequest {} = message(bytes)?;
+    Ok(Operation::PolicyAsk(keygate_core::PolicyQuestion::Log))
+}
+
+pub(super) fn policy_part(bytes: Bytes, _: &Limits) -> Decoded {
+    policies::part(message(bytes)?)
+}
+
+pub(super) fn policy_tables(bytes: Bytes, _: &Limits) -> Decoded {
+    policies::tables(message(bytes)?)
 }
 
 pub(super) fn authenticate(bytes: Bytes, _: &Limits) -> Decoded {

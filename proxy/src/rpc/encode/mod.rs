@@ -7,6 +7,7 @@ mod auth;
 mod kv;
 mod lease;
 mod maintenance;
+mod policies;
 mod quotas;
 mod tenants;
 
@@ -14,6 +15,7 @@ pub(super) use auth::*;
 pub(super) use kv::*;
 pub(super) use lease::*;
 pub(super) use maintenance::*;
+pub(super) use policies::*;
 pub(super) use quotas::*;
 pub(super) use tenants::*;
 

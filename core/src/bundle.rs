@@ -1,0 +1,264 @@
+//! The platform's policy: a bundle of rows that is in force beside the tables of every keyspace.
+//!
+//! What a request is decided on is both at once ([`InForce`]): it is allowed where the keyspace's tables or the bundle
+//! allow it and the bundle does not deny it. Only `policies` knows what is in a bundle.
+
+use crate::access::{Access, AdminVerb, KeyAction};
+use crate::auth::KeyspaceId;
+use crate::caller::{Caller, Groups, Origin};
+use crate::policy::{Decision, Fence, Policy};
+use crate::range::KeyRange;
+use crate::tenant::TenantName;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+/// SHA-256 of a bundle's tar.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BundleDigest(pub [u8; 32]);
+
+impl fmt::Display for BundleDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for BundleDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The most that one part of a bundle may hold: a part is one entry of the log, and nobody should wait for it long.
+pub const BUNDLE_PART: usize = 512 << 10;
+/// The most that a bundle may hold in all. A hundred thousand rows are about ten million bytes.
+pub const BUNDLE_BYTES: u64 = 32 << 20;
+
+/// A change of the platform's policy. `at` is the time of the gateway in seconds since 1970, for people.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum PolicyChange {
+    /// A part of a bundle that is to be applied. One bundle is under way at a time: a part of another one ends it.
+    Stage { digest: BundleDigest, index: u32, content: Bytes },
+    /// Puts the bundle that these parts are in force. `expected`: refused unless this revision is in force.
+    Apply { digest: BundleDigest, parts: u32, expected: Option<u64>, at: i64 },
+    /// Puts what was in force under revision `to` (0: no bundle) in force again; without it, what was before.
+    Rollback { to: Option<u64>, expected: Option<u64>, at: i64 },
+}
+
+/// A question about the platform's policy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PolicyQuestion {
+    /// Which revisions there were.
+    Log,
+    /// One part of the bundle of a revision.
+    Part { revision: u64, index: u32 },
+    /// What the tables of a keyspace say, as rows. `None`: the default one.
+    Tables { tenant: Option<TenantName> },
+}
+
+/// What a bundle says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct BundleAbout {
+    /// The author's count.
+    pub revision: u64,
+    /// `sha256:` of its manifest, which names the whole bundle.
+    pub manifest: String,
+    pub rows: u64,
+    pub links: u64,
+}
+
+/// A revision of the platform's policy.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PolicyRevision {
+    /// Counted by the server; 0 is the policy without a bundle that it began with.
+    pub revision: u64,
+    /// `None`: without a bundle.
+    pub bundle: Option<StoredBundle>,
+    /// Seconds since 1970.
+    pub at: i64,
+    pub by: Option<String>,
+    /// The revision that a rollback restored.
+    pub restores: Option<u64>,
+}
+
+/// A bundle that the server was given.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StoredBundle {
+    pub digest: BundleDigest,
+    pub parts: u32,
+    pub bytes: u64,
+    pub about: BundleAbout,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PolicyAnswer {
+    Staged,
+    /// It is in force: every view that is published from now on uses it.
+    InForce(PolicyRevision),
+    /// Newest first. `kept`: those whose bundle can still be read and restored.
+    Log {
+        in_force: u64,
+        revisions: Vec<PolicyRevision>,
+        kept: Vec<u64>,
+    },
+    Part {
+        content: Bytes,
+        parts: u32,
+    },
+    /// As lines of `policy.csv` and `roles.csv`.
+    Tables {
+        policy: String,
+        roles: String,
+        /// All there are, so that whoever asks can ask about each.
+        tenants: Vec<String>,
+    },
+}
+
+/// Whom, from where and when a bundle is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// The tenant's name; [`crate::DEFAULT_TENANT`] for whoever has none.
+    pub tenant: &'a str,
+    pub name: &'a str,
+    pub groups: &'a Groups,
+    pub origin: Origin,
+    /// Seconds since 1970.
+    pub now: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ruling {
+    Allow,
+    Deny,
+    /// No row is about it.
+    Silent,
+}
+
+/// A compiled bundle.
+///
+/// # Contract
+/// - Immutable, and pure: the same question has the same answer for the whole life of the value.
+/// - Never panics, whatever bytes a key holds; costs microseconds, whatever the number of rows.
+pub trait Rules: Send + Sync {
+    fn about(&self) -> BundleAbout;
+    /// Is the user, or a group of theirs, a subject of the bundle in this tenant?
+    fn knows(&self, asking: &Asking<'_>) -> bool;
+    /// [`Ruling::Allow`]: rows allow **every** key of `range`; [`Ruling::Deny`]: a row denies one of them.
+    fn keys(&self, asking: &Asking<'_>, action: KeyAction, range: &KeyRange) -> Ruling;
+    fn admin(&self, asking: &Asking<'_>, verb: AdminVerb) -> Ruling;
+    /// When, after `asking.now`, rulings about keys may change for this caller because time passes.
+    fn until(&self, asking: &Asking<'_>, action: KeyAction) -> Option<i64>;
+}
+
+/// What is in force beside the tables, and since which revision.
+#[derive(Clone, Default)]
+pub struct PlatformPolicy {
+    pub revision: u64,
+    pub rules: Option<Arc<dyn Rules>>,
+}
+
+impl fmt::Debug for PlatformPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlatformPolicy").field("revision", &self.revision).finish_non_exhaustive()
+    }
+}
+
+/// The policy of one keyspace at one moment: its tables and the bundle.
+///
+/// The platform's own root is bound by its tables alone, so that no bundle can lock everybody out; a tenant's root is
+/// bound by deny rows like everybody else.
+#[derive(Clone, Copy)]
+pub struct InForce<'a> {
+    tables: &'a dyn Policy,
+    platform: &'a PlatformPolicy,
+    tenant: &'a str,
+    now: i64,
+}
+
+impl<'a> InForce<'a> {
+    /// `tables` and `platform` must be of one snapshot. `now`: seconds since 1970; looked at only by conditions.
+    pub fn new(tables: &'a dyn Policy, platform: &'a PlatformPolicy, tenant: &'a str, now: i64) -> Self {
+        Self { tables, platform, tenant, now }
+    }
+
+    /// When decisions about keys may change for this caller because time passes.
+    pub fn decided_until(&self, caller: &Caller, action: KeyAction) -> Option<i64> {
+        let (rules, asking) = self.asking(caller)?;
+        rules.until(&asking, action)
+    }
+
+    /// None: nobody asks the bundle about this caller.
+    fn asking<'c>(&'c self, caller: &'c Caller) -> Option<(&'c dyn Rules, Asking<'c>)> {
+        let rules = self.platform.rules.as_deref()?;
+        match caller {
+            Caller::Anonymous { .. } => None,
+            Caller::User { keyspace, .. } if *keyspace == KeyspaceId::DEFAULT && self.is_root(caller) => None,
+            Caller::User { name, groups, origin, .. } => {
+                Some((rules, Asking { tenant: self.tenant, name, groups, origin: *origin, now: self.now }))
+            }
+        }
+    }
+
+    /// In the tables administrative rights are root's alone.
+    fn is_root(&self, caller: &Caller) -> bool {
+        self.tables.decide_other(caller, &Access::Admin(AdminVerb::AuthChange)) == Decision::Allow
+    }
+
+    fn record(&self, caller: &Caller, access: &Access, verb: AdminVerb) -> Decision {
+        let own = self.tables.decide_other(caller, access);
+        match self.asking(caller).map(|(rules, asking)| rules.admin(&asking, verb)) {
+            Some(Ruling::Allow) => Decision::Allow,
+            // What somebody may see of themselves is no right over others.
+            Some(Ruling::Deny) if self.is_root(caller) => Decision::Deny,
+            Some(Ruling::Deny | Ruling::Silent) | None => own,
+        }
+    }
+}
+
+fn joined(ruling: Ruling, own: impl FnOnce() -> Decision) -> Decision {
+    match ruling {
+        Ruling::Allow => Decision::Allow,
+        Ruling::Deny => Decision::Deny,
+        Ruling::Silent => own(),
+    }
+}
+
+impl Policy for InForce<'_> {
+    fn fence(&self) -> Fence {
+        Fence { platform: self.platform.revision, ..self.tables.fence() }
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.tables.is_enabled()
+    }
+
+    fn knows(&self, caller: &Caller) -> bool {
+        self.tables.knows(caller) || self.asking(caller).is_some_and(|(rules, asking)| rules.knows(&asking))
+    }
+
+    fn decide_keys(&self, caller: &Caller, action: KeyAction, range: &KeyRange) -> Decision {
+        let own = || self.tables.decide_keys(caller, action, range);
+        match self.asking(caller) {
+            None => own(),
+            Some((rules, asking)) => joined(rules.keys(&asking, action, range), own),
+        }
+    }
+
+    fn decide_other(&self, caller: &Caller, access: &Access) -> Decision {
+        let own = || self.tables.decide_other(caller, access);
+        match access {
+            Access::Admin(verb) => match self.asking(caller) {
+                None => own(),
+                Some((rules, asking)) => joined(rules.admin(&asking, *verb), own),
+            },
+            Access::UserRecord(_) => self.record(caller, access, AdminVerb::UserList),
+            Access::RoleRecord(_) => self.record(caller, access, AdminVerb::RoleList),
+            Access::Keys { action, range } => self.decide_keys(caller, *action, range),
+            // Which keys a lease has is not known here; whoever does asks about them one by one.
+            Access::KeysOfLease { .. } | Access::KeysOfAllLeases { .. } => Decision::Deny,
+            Access::Open | Access::Authenticated => own(),
+        }
+    }
+}

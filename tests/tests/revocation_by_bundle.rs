@@ -1,0 +1,181 @@
+//! A bundle that was acknowledged is in force for everybody: puts race it, watches are open across it, and a
+//! restart finds it.
+//!
+//! The answer to an apply carries the revision R of the keys at which the bundle took its place in the log. Nothing
+//! that it forbids may have a revision above R, and no watch that it forbids may show one.
+//!
+//! `KEYGATE_BUNDLE_WATCHES=1000 KEYGATE_BUNDLE_WRITERS=64 KEYGATE_BUNDLE_EVENTS=1000000` is the slow form.
+
+#![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use keygate_policies::bundle::{Files, Manifest};
+use keygate_policies::{BUNDLE_MODEL, digest_of_tar};
+use keygate_proto::admin::{
+    PolicyApplyRequest, PolicyLogRequest, PolicyRevisionResponse, PolicyStageRequest,
+};
+use keygate_proto::etcdserverpb::{watch_request::RequestUnion, *};
+use keygate_tests::harness::{Client, Plan, Program, Protection, Server, peers::count_from_env};
+use rand::Rng as _;
+use tonic::Code;
+
+const GRANT: &str = "p, user:alice, default, /w/*, readwrite, allow\n";
+/// Three ways to take it away: no row, a row that denies, and one that leaves only writing.
+const REVOKES: [&str; 3] = [
+    "p, user:bob, default, /w/*, read, allow\n",
+    "p, user:alice, default, /w/*, readwrite, allow\np, user:*, default, /w/*, readwrite, deny\n",
+    "p, user:alice, default, /w/*, readwrite, allow\np, user:alice, default, [/w/, /w/y), readwrite, deny\n",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_done_or_seen_above_the_revision_of_an_acknowledged_bundle() {
+    let floor = count_from_env("KEYGATE_BUNDLE_EVENTS", 3_000);
+    let rounds = count_from_env("KEYGATE_BUNDLE_ROUNDS", 6);
+    let watches = count_from_env("KEYGATE_BUNDLE_WATCHES", 30);
+    let writers = count_from_env("KEYGATE_BUNDLE_WRITERS", 16);
+    let plan = Plan::new(Program::Keygate, Protection::Password).flags(&["--bcrypt-cost", "4"]);
+    let mut server = Server::start(plan).await.unwrap();
+    let root = server.root().await.unwrap();
+    let (name, password) = ("alice".to_owned(), "secret".to_owned());
+    root.auth().user_add(AuthUserAddRequest { name, password, ..Default::default() }).await.unwrap();
+    let alice = Client::connect(&server.endpoint).await.unwrap().login("alice", "secret").await.unwrap();
+
+    let attempts = Arc::new(AtomicU64::new(0));
+    let (mut events, mut round) = (0_u64, 0);
+    while round < rounds || events < floor as u64 {
+        round += 1;
+        apply(&root, GRANT, round * 2).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut open = Vec::new();
+        for _ in 0..watches {
+            open.push(open_watch(&alice).await);
+        }
+        let watching: Vec<_> = open.into_iter().map(|watch| tokio::spawn(follow(watch))).collect();
+        let writing: Vec<_> = (0..writers)
+            .map(|name| tokio::spawn(put_until_told(alice.clone(), name, attempts.clone(), stop.clone())))
+            .collect();
+        let pause = rand::rng().random_range(20..120);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let revoke = REVOKES[round % REVOKES.len()];
+        let horizon = apply(&root, revoke, round * 2 + 1).await.at_revision;
+
+        // The answer is here: from now on nothing is read.
+        let denied = alice.kv().range(range()).await.unwrap_err();
+        assert_eq!(denied.code(), Code::PermissionDenied);
+        // Newer events, which the watches must not show.
+        for _ in 0..3 {
+            put(&root, "/w/after").await.unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        for writer in writing {
+            let newest = writer.await.unwrap();
+            assert!(newest <= horizon, "a put at {newest}, above the bundle at {horizon}");
+        }
+        for watch in watching {
+            let seen = tokio::time::timeout(Duration::from_secs(60), watch).await.expect("it ends").unwrap();
+            assert!(seen.newest <= horizon, "an event of {}, above the bundle at {horizon}", seen.newest);
+            assert_eq!(seen.reason, "etcdserver: permission denied");
+            events += seen.events;
+        }
+    }
+    let attempts = attempts.load(Ordering::Relaxed);
+    println!("bundles: {round} revokes, {attempts} puts tried, {events} events checked");
+    assert!(attempts > 300, "too little was tried to mean anything");
+
+    // What was answered is in force after a crash, for the grant as for the revoke.
+    for (rows, allowed) in [(GRANT, true), (REVOKES[1], false)] {
+        let root = server.root().await.unwrap();
+        let applied = apply(&root, rows, 1_000_000).await.revision.unwrap().revision;
+        server.kill();
+        server.launch().unwrap();
+        let root = server.root().await.unwrap();
+        let log = root.policies().log(PolicyLogRequest {}).await.unwrap().into_inner();
+        assert_eq!(log.in_force, applied);
+        let alice = Client::connect(&server.endpoint).await.unwrap().login("alice", "secret").await.unwrap();
+        assert_eq!(put(&alice, "/w/a").await.is_ok(), allowed);
+    }
+}
+
+/// Puts a bundle of these rows in force.
+async fn apply(root: &Client, rows: &str, revision: usize) -> PolicyRevisionResponse {
+    let mut files = Files::default();
+    files.insert("model.conf", BUNDLE_MODEL.as_bytes().to_vec());
+    files.insert("policy.csv", rows.as_bytes().to_vec());
+    files.insert("roles.csv", Vec::new());
+    files.insert("manifest.json", Manifest::of(&files, revision as u64).to_bytes());
+    let content = Bytes::from(files.to_tar().unwrap());
+    let digest = Bytes::copy_from_slice(&digest_of_tar(std::slice::from_ref(&content)).0);
+    let stage = PolicyStageRequest { digest: digest.clone(), index: 0, content };
+    root.policies().stage(stage).await.unwrap();
+    let apply = PolicyApplyRequest { digest, parts: 1, expected: None };
+    root.policies().apply(apply).await.unwrap().into_inner()
+}
+
+fn range() -> RangeRequest {
+    let (key, range_end) = (Bytes::from_static(b"/w/"), Bytes::from_static(b"/w0"));
+    RangeRequest { key, range_end, ..Default::default() }
+}
+
+async fn put(client: &Client, key: &str) -> Result<i64, tonic::Status> {
+    let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::from_static(b"value"));
+    let put = PutRequest { key, value, ..Default::default() };
+    Ok(client.kv().put(put).await?.into_inner().header.unwrap().revision)
+}
+
+/// The newest revision that was acknowledged.
+async fn put_until_told(alice: Client, name: usize, attempts: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> i64 {
+    let key = format!("/w/{name}");
+    let mut newest = 0;
+    while !stop.load(Ordering::Relaxed) {
+        attempts.fetch_add(1, Ordering::Relaxed);
+        match put(&alice, &key).await {
+            Ok(revision) => newest = newest.max(revision),
+            Err(status) => assert_eq!(status.code(), Code::PermissionDenied, "{status:?}"),
+        }
+    }
+    newest
+}
+
+struct Watch {
+    answers: tonic::Streaming<WatchResponse>,
+    _requests: tokio::sync::mpsc::Sender<WatchRequest>,
+}
+
+async fn open_watch(alice: &Client) -> Watch {
+    let (requests, receiver) = tokio::sync::mpsc::channel(4);
+    let RangeRequest { key, range_end, .. } = range();
+    let create = WatchCreateRequest { key, range_end, ..Default::default() };
+    requests.send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }).await.unwrap();
+    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut answers = alice.watch().watch(stream).await.unwrap().into_inner();
+    let created = answers.message().await.unwrap().unwrap();
+    assert!(created.created && !created.canceled, "{created:?}");
+    Watch { answers, _requests: requests }
+}
+
+#[derive(Default)]
+struct Seen {
+    newest: i64,
+    events: u64,
+    reason: String,
+}
+
+/// Until the watch is cancelled.
+async fn follow(mut watch: Watch) -> Seen {
+    let mut seen = Seen::default();
+    while let Some(answer) = watch.answers.message().await.unwrap() {
+        for event in &answer.events {
+            seen.newest = seen.newest.max(event.kv.as_ref().unwrap().mod_revision);
+            seen.events += 1;
+        }
+        if answer.canceled {
+            seen.reason = answer.cancel_reason;
+            break;
+        }
+    }
+    seen
+}
