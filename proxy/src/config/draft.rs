@@ -113,6 +113,7 @@ pub(crate) struct Draft {
     pub metrics_tenants: u32,
     pub password_threads: u32,
     pub shutdown_grace: Duration,
+    pub limits_file: Option<PathBuf>,
 }
 
 impl Draft {
@@ -207,6 +208,7 @@ impl Draft {
             metrics_tenants: 0,
             password_threads: 0,
             shutdown_grace: Duration::ZERO,
+            limits_file: None,
         }
     }
 }
