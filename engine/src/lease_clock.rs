@@ -196,16 +196,15 @@ impl LeaseClock {
         all
     }
 
-    /// The leases of one keyspace, the one that ends first in front.
-    pub(crate) fn by_expiry(&self, keyspace: KeyspaceId) -> Vec<LeaseId> {
-        let mut all = Vec::new();
-        for shard in &self.shards {
-            for ((of, lease), timer) in shard.lock().iter() {
-                if *of == keyspace {
-                    all.push((timer.deadline, *lease));
-                }
-            }
-        }
+    /// Those of `leases` whose time runs, the one that ends first in front. What other keyspaces have costs nothing.
+    pub(crate) fn by_expiry(
+        &self,
+        keyspace: KeyspaceId,
+        leases: impl Iterator<Item = LeaseId>,
+    ) -> Vec<LeaseId> {
+        let deadline =
+            |lease| self.shard(lease).lock().get(&(keyspace, lease)).map(|timer| (timer.deadline, lease));
+        let mut all: Vec<_> = leases.filter_map(deadline).collect();
         all.sort_unstable();
         all.into_iter().map(|(_, lease)| lease).collect()
     }

@@ -33,12 +33,7 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
             reply(Answer::LeaseKept { id: lease, ttl })
         }
         Operation::LeaseTimeToLive(request) => reply(Answer::Lease(lease(engine, keyspace, id, request))),
-        Operation::LeaseLeases => {
-            // The clock may know a lease which this view does not know yet, or not any more.
-            let leases =
-                engine.leases().by_expiry(id).into_iter().filter(|lease| keyspace.lease(*lease).is_some());
-            reply(Answer::Leases(leases.collect()))
-        }
+        Operation::LeaseLeases => reply(Answer::Leases(leases(port, view, id).await?)),
         // Cluster answers carry no revision.
         Operation::MemberList { .. } => {
             Ok(Reply { revision: 0, term: view.term(), answer: Answer::Members(vec![member(engine)]) })
@@ -112,6 +107,22 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
             Err(Refusal::Internal { cause: "an operation that is not a read was sent to be read" })
         }
     }
+}
+
+/// The clock may not know one of this view any more, or not yet.
+async fn leases(port: &Port, view: &View, id: KeyspaceId) -> Result<Vec<LeaseId>, Refusal> {
+    let list = move |engine: &Engine, view: &View| {
+        let keyspace = view.keyspace(id).ok_or(ReadError::Outdated)?;
+        Ok(engine.leases().by_expiry(id, keyspace.leases().map(|(lease, _)| lease)))
+    };
+    let few = view.keyspace(id).is_some_and(|keyspace| keyspace.lease_count() <= INLINE_ENTRIES);
+    let listed = if few {
+        list(port.engine(), view)
+    } else {
+        let (engine, view) = (port.engine().clone(), view.clone());
+        port.read_store(Purpose::Answer, move |_| list(&engine, &view)).await
+    };
+    listed.map_err(|error| port.explain(error))
 }
 
 pub(crate) async fn range(port: &Port, view: &View, id: KeyspaceId, request: Range) -> Answered {

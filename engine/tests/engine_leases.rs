@@ -1,4 +1,4 @@
-//! Leases across restarts: what a checkpoint writes down, and what a keepalive takes back.
+//! Leases across restarts: what a checkpoint writes down, and what a keepalive takes back. And their list.
 
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
@@ -112,5 +112,31 @@ async fn only_the_first_keepalive_behind_a_checkpoint_is_an_entry_of_the_log() {
         assert_eq!(keep_alive(&port).await, Answer::LeaseKept { id: LEASE, ttl: TTL });
     }
     assert_eq!(port.view().applied_index(), before + 1);
+    engine.shutdown();
+}
+
+/// More than a serving thread lists by itself.
+#[tokio::test]
+async fn leases_are_listed_by_their_ends_however_many_there_are() {
+    const MANY: i64 = 10_100;
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Manual(Mutex::new(Instant::now())));
+    let engine = open_at(directory.path(), &clock);
+    let port = engine.port();
+    let listed = async || match read(&port, Operation::LeaseLeases).await.unwrap().answer {
+        Answer::Leases(leases) => leases,
+        other => panic!("{other:?}"),
+    };
+    let ids = |from: i64, to: i64| (from..=to).rev().map(LeaseId).collect::<Vec<_>>();
+    for (first, last) in [(1, 100), (101, MANY)] {
+        // The higher the id, the sooner it ends.
+        let mut grants = tokio::task::JoinSet::new();
+        for id in first..=last {
+            let port = port.clone();
+            grants.spawn(async move { write(&port, grant(id, 1000 + MANY - id)).await.unwrap() });
+        }
+        grants.join_all().await;
+        assert_eq!(listed().await, ids(1, last));
+    }
     engine.shutdown();
 }

@@ -127,6 +127,10 @@ impl Keyspace {
         self.leases.iter().map(|(id, lease)| (*id, lease.as_ref()))
     }
 
+    pub fn lease_count(&self) -> usize {
+        self.leases.len()
+    }
+
     /// Keys that exist now.
     pub fn key_count(&self) -> u64 {
         self.count.live
