@@ -1,9 +1,12 @@
 //! What applying commands asks of the world around the state machine.
 
+use super::keyspace::Keyspace;
 use super::revision::RowKey;
 use super::row::Row;
 use bytes::Bytes;
 use keygate_core::{KeyValue, KeyspaceId, LeaseId, Sealed};
+use std::fmt;
+use std::sync::Arc;
 
 /// Collected over the commands of a batch; the driver takes it when the batch is sealed.
 #[derive(Default, Debug)]
@@ -18,8 +21,26 @@ pub struct Effects {
     pub compactions: Vec<Compaction>,
     /// Keyspaces that are gone with all that was in them.
     pub ended: Vec<KeyspaceId>,
+    /// What was in them, when the store has none of it any more. To free it may take long.
+    pub erased: Vec<Erased>,
     /// Some keyspace has a new policy: watches are decided again.
     pub policy_changed: bool,
+}
+
+/// Memory of a keyspace that nobody can reach any more but by an older snapshot.
+pub struct Erased(pub(super) Arc<Keyspace>);
+
+impl Erased {
+    /// While a snapshot shares it, dropping this frees nothing.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
+impl fmt::Debug for Erased {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "erased {:?}", self.0.id())
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

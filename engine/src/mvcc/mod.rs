@@ -44,7 +44,7 @@ mod meta;
 
 pub use changes::{Changes, HistoryLimits};
 pub use command::{Command, CommandError};
-pub use effects::{Change, Compaction, Effects, LeaseEffect, StoredEvent};
+pub use effects::{Change, Compaction, Effects, Erased, LeaseEffect, StoredEvent};
 pub use hash::{HashAnswer, RowHasher, hash_kv};
 pub use keyspace::Keyspace;
 pub use lease::Lease;

@@ -1,7 +1,7 @@
 //! Which tenants there are. Creating one makes a keyspace with a root of its own; deleting one takes the keyspace out of
 //! the state at once and its rows out of the store step by step, over restarts too.
 
-use super::effects::{Change, Effects};
+use super::effects::{Change, Effects, Erased};
 use super::key::Key;
 use super::keyspace::Keyspace;
 use super::meta;
@@ -254,7 +254,7 @@ impl State {
         if last.is_some() {
             erasing.after = last;
         } else {
-            slot.remove();
+            effects.erased.push(Erased(slot.remove().keyspace));
             effects.changes.push(Change::DeleteMeta(meta::erasing_key(id)));
         }
         !self.tenants.erasing.is_empty()

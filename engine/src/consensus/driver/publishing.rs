@@ -3,16 +3,19 @@
 
 use super::Driver;
 use crate::consensus::flush::{FlushBatch, Flushed};
-use crate::mvcc::StoredEvent;
+use crate::mvcc::{Erased, StoredEvent};
 use crate::port::Delivery;
 use crate::storage::StorageError;
 use crate::view::{Position, View};
 use crate::watch::EventBatch;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// Index entries that eviction visits between two batches.
 const EVICT_STEPS: usize = 20_000;
+/// How long a view may keep a deleted tenant's memory before that is freed by whoever holds it last.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Driver {
     pub(super) fn finish_batch(&mut self, events: Vec<StoredEvent>) {
@@ -36,6 +39,9 @@ impl Driver {
         self.seams.board.store(view.clone());
         self.seams.counters.applied.store(self.applied.index, Ordering::Relaxed);
         self.seams.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
+        for erased in self.effects.erased.drain(..) {
+            free_elsewhere(erased);
+        }
         // Pairs with a watcher that is counted first and looks at the view second.
         std::sync::atomic::fence(Ordering::SeqCst);
         let ended = std::mem::take(&mut self.effects.ended);
@@ -94,5 +100,20 @@ impl Driver {
             // Nobody waits for an answer any more if this fails.
             waiter.send(()).ok();
         }
+    }
+}
+
+/// A million keys take a second, in which nobody's writes would go on. Not before the last reader of an older view has
+/// let go: it would be a serving thread that pays.
+fn free_elsewhere(erased: Erased) {
+    let free = move || {
+        let until = Instant::now() + PATIENCE;
+        while erased.is_shared() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(erased);
+    };
+    if let Err(error) = std::thread::Builder::new().name("free".to_owned()).spawn(free) {
+        tracing::warn!(%error, "no thread to free a deleted tenant's memory: writes wait for it");
     }
 }
