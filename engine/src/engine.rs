@@ -13,7 +13,7 @@ use crate::recovery;
 use crate::rows::read_error;
 use crate::storage::{DataDir, Disk, RealDisk, StorageError, Store};
 use crate::view::{Board, View};
-use crate::watch::Registry;
+use crate::watch::{Budgets, Registry};
 use crossbeam_channel::Sender;
 use keygate_core::{
     AlarmAction, AlarmKind, AlarmRequest, Compile, InternalReason, KeyspaceId, Operation, Permit, Refusal,
@@ -60,6 +60,7 @@ struct Inner {
     requests: Sender<Request>,
     next_port: AtomicUsize,
     ports: Mutex<Vec<Arc<Mutex<Registry>>>>,
+    watch_budgets: Budgets,
     /// Held until shutdown; the lock on the directory goes with it.
     threads: Mutex<Option<(JoinHandle<()>, DataDir)>>,
     space_alarm: AtomicU64,
@@ -92,6 +93,10 @@ pub struct EngineStats {
     pub auth_revision: u64,
     pub watchers: u64,
     pub slow_watchers: u64,
+    /// Bytes of events that wait in memory for watch streams.
+    pub watch_waiting_bytes: u64,
+    /// Watches that were ended for being too slow.
+    pub watches_too_slow: u64,
     pub events: u64,
     pub leases_granted: u64,
     pub leases_revoked: u64,
@@ -176,6 +181,7 @@ impl Engine {
                 guard.ended();
             })
             .map_err(OpenError::Thread)?;
+        let watch_budgets = Budgets::new(options.watch_memory);
         Ok(Self(Arc::new(Inner {
             options,
             identity: recovered.identity,
@@ -189,6 +195,7 @@ impl Engine {
             requests,
             next_port: AtomicUsize::new(0),
             ports: Mutex::new(Vec::new()),
+            watch_budgets,
             threads: Mutex::new(Some((consensus, recovered.directory))),
             space_alarm: AtomicU64::new(0),
             unavailable: Mutex::default(),
@@ -243,11 +250,12 @@ impl Engine {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let view = self.view();
         let default = view.keyspace(KeyspaceId::DEFAULT);
-        let (mut watchers, mut slow) = (0, 0);
+        let (mut watchers, mut slow, mut too_slow) = (0, 0, 0);
         for registry in self.0.ports.lock().iter() {
             let registry = registry.lock();
             watchers += registry.len() as u64;
             slow += registry.behind() as u64;
+            too_slow += registry.too_slow;
         }
         let committed = read(&counters.committed);
         let applied = read(&counters.applied);
@@ -267,6 +275,8 @@ impl Engine {
             auth_revision: default.map_or(0, |keyspace| keyspace.auth().revision),
             watchers,
             slow_watchers: slow,
+            watch_waiting_bytes: self.0.watch_budgets.used(),
+            watches_too_slow: too_slow,
             events: read(&counters.events),
             leases_granted: read(&counters.leases_granted),
             leases_revoked: read(&counters.leases_revoked),
@@ -285,6 +295,10 @@ impl Engine {
         // After a stop nobody delivers to it, and its proposals are refused.
         drop(self.0.requests.send(Request::AddMailbox(id, mailbox)));
         id
+    }
+
+    pub(crate) fn watch_budgets(&self) -> &Budgets {
+        &self.0.watch_budgets
     }
 
     pub(crate) fn registries(&self) -> Vec<Arc<Mutex<Registry>>> {

@@ -23,6 +23,11 @@ pub struct EngineOptions {
     pub lease_checkpoint: Duration,
     pub auto_compaction: AutoCompaction,
     pub progress_interval: Duration,
+    /// Bytes of events that a watch may be owed since it fell behind; with more it is ended. None: any number.
+    pub watch_backlog: Option<u64>,
+    /// Bytes of events that may wait in memory for the watch streams of one keyspace. A stream may always have one batch
+    /// waiting, and never more than 4 MiB of several.
+    pub watch_memory: usize,
     /// Entries kept in the log behind the newest one that the store holds.
     pub log_keep_entries: u64,
     pub heartbeat: Duration,
@@ -56,6 +61,10 @@ impl Default for EngineOptions {
             lease_checkpoint: Duration::from_secs(60),
             auto_compaction: AutoCompaction::Off,
             progress_interval: Duration::from_secs(600),
+            // A quarter of the store's default quota: who is owed that much does not read.
+            watch_backlog: Some(512 << 20),
+            // 64 streams that do not read at all, or thousands that are a little slow.
+            watch_memory: 256 << 20,
             log_keep_entries: 5_000,
             heartbeat: Duration::from_millis(100),
             election_ticks: 10,

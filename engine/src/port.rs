@@ -50,7 +50,7 @@ impl Port {
     /// Must be called within the serving thread's runtime: its mailbox is read by a task there.
     pub(crate) fn open(engine: Engine) -> Self {
         let (deliveries, mut inbox) = mpsc::unbounded_channel::<Delivery>();
-        let registry = Arc::new(Mutex::new(Registry::default()));
+        let registry = Arc::new(Mutex::new(Registry::new(engine.options().watch_backlog)));
         let watchers = Arc::new(AtomicUsize::new(0));
         let id = engine.add_mailbox(Mailbox {
             deliveries,

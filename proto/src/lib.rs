@@ -30,7 +30,6 @@
 
 mod methods;
 mod redact;
-pub mod rpc;
 
 pub use methods::{Method, descriptors, methods};
 

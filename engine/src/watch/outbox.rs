@@ -1,8 +1,10 @@
 //! What a session's client is to be told next, and the queue in which it waits.
 
+use super::budget::Budget;
 use keygate_core::{Event, KeyValue, Refusal, Sealed};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use tokio::sync::Notify;
 
 /// Bytes of undelivered events at which a session's watchers fall behind instead of queueing more.
@@ -27,6 +29,13 @@ pub enum WatchUpdate {
         watch_id: i64,
         compact_revision: i64,
     },
+    /// Too much waited for the watch. It has ended; another one from `resume_revision` on misses nothing.
+    TooSlow {
+        watch_id: i64,
+        resume_revision: i64,
+        /// Bytes that waited.
+        backlog: u64,
+    },
     /// Policy no longer allows the watch. It has ended.
     Denied {
         watch_id: i64,
@@ -38,6 +47,7 @@ pub enum WatchUpdate {
 /// Updates on their way from the registry to a session.
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
+    budget: Arc<Budget>,
     pub(super) news: Notify,
 }
 
@@ -48,23 +58,25 @@ struct Queue {
 }
 
 impl Outbox {
-    pub(super) fn new() -> Self {
-        Self { queue: Mutex::default(), news: Notify::new() }
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
+        Self { queue: Mutex::default(), budget, news: Notify::new() }
     }
 
-    /// False: the reader is too slow and the update was not taken.
-    pub(crate) fn push(&self, update: WatchUpdate) -> bool {
+    /// An error is the size of the update, which was not taken: the reader is too slow.
+    pub(crate) fn push(&self, update: WatchUpdate) -> Result<(), usize> {
         let bytes = update.size();
         let mut queue = self.queue.lock();
         // One update is always taken, however large: one revision cannot be split.
-        if queue.bytes > 0 && queue.bytes + bytes > OUTBOX_BYTES {
-            return false;
+        if queue.bytes == 0 {
+            self.budget.take_anyway(bytes);
+        } else if queue.bytes + bytes > OUTBOX_BYTES || !self.budget.take(bytes) {
+            return Err(bytes);
         }
         queue.bytes += bytes;
         queue.updates.push_back(update);
         drop(queue);
         self.news.notify_one();
-        true
+        Ok(())
     }
 
     /// For a watch's last word, which does not count against the budget.
@@ -80,7 +92,9 @@ impl Outbox {
     pub(super) fn pop(&self) -> Option<WatchUpdate> {
         let mut queue = self.queue.lock();
         let update = queue.updates.pop_front()?;
-        queue.bytes = queue.bytes.saturating_sub(update.size());
+        let bytes = update.size();
+        queue.bytes -= bytes;
+        self.budget.give_back(bytes);
         Some(update)
     }
 
@@ -93,11 +107,27 @@ impl Outbox {
         self.queue.lock().updates.iter().any(|update| update.watch_id() == watch_id)
     }
 
-    /// Drops whatever was to be said under this id.
-    pub(super) fn forget(&self, watch_id: i64) {
+    /// Drops whatever was to be said under this id. Answers the revision of the first event of it.
+    pub(super) fn forget(&self, watch_id: i64) -> Option<i64> {
         let mut queue = self.queue.lock();
-        queue.updates.retain(|update| update.watch_id() != watch_id);
-        queue.bytes = queue.updates.iter().map(WatchUpdate::size).sum();
+        let (mut dropped, mut first) = (0, None);
+        queue.updates.retain(|update| {
+            let stays = update.watch_id() != watch_id;
+            if !stays {
+                dropped += update.size();
+                first = first.or(update.first_revision());
+            }
+            stays
+        });
+        queue.bytes -= dropped;
+        self.budget.give_back(dropped);
+        first
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.budget.give_back(self.queue.get_mut().bytes);
     }
 }
 
@@ -107,6 +137,7 @@ impl WatchUpdate {
             Self::Events { watch_id, .. }
             | Self::Progress { watch_id, .. }
             | Self::Compacted { watch_id, .. }
+            | Self::TooSlow { watch_id, .. }
             | Self::Denied { watch_id, .. } => *watch_id,
         }
     }
@@ -114,14 +145,23 @@ impl WatchUpdate {
     fn size(&self) -> usize {
         match self {
             Self::Events { events, .. } => events.iter().map(event_size).sum(),
-            Self::Progress { .. } | Self::Compacted { .. } | Self::Denied { .. } => 0,
+            Self::Progress { .. } | Self::Compacted { .. } | Self::TooSlow { .. } | Self::Denied { .. } => 0,
+        }
+    }
+
+    fn first_revision(&self) -> Option<i64> {
+        match self {
+            Self::Events { events, .. } => events.first().map(|event| event.kv.mod_revision),
+            Self::Progress { .. } | Self::Compacted { .. } | Self::TooSlow { .. } | Self::Denied { .. } => {
+                None
+            }
         }
     }
 }
 
-/// Keys and values, and an allowance for the rest.
-fn event_size(event: &Event<Sealed>) -> usize {
-    64 + key_value_size(&event.kv) + event.prev.as_ref().map_or(0, key_value_size)
+/// Keys and values, and what the event itself takes.
+pub(super) fn event_size(event: &Event<Sealed>) -> usize {
+    size_of::<Event<Sealed>>() + key_value_size(&event.kv) + event.prev.as_ref().map_or(0, key_value_size)
 }
 
 pub(super) fn key_value_size(kv: &KeyValue<Sealed>) -> usize {

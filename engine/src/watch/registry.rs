@@ -1,7 +1,7 @@
 //! One serving thread's watchers, and how a batch of events reaches them.
 
 use super::interest::{Interest, Slot};
-use super::outbox::{Outbox, WatchUpdate};
+use super::outbox::{Outbox, WatchUpdate, event_size, key_value_size};
 use crate::mvcc::StoredEvent;
 use crate::view::View;
 use ahash::RandomState;
@@ -44,6 +44,9 @@ pub(crate) struct Watcher {
     pub(crate) decide: Decide,
     /// Sent since the last periodic progress note, which is then not needed.
     pub(crate) spoke: bool,
+    /// Bytes of events that it is owed since it fell behind, and the revision of the first of them.
+    backlog: u64,
+    backlog_from: i64,
     /// Events of the batch that is being handed out.
     gathered: Vec<Event<Sealed>>,
 }
@@ -53,12 +56,14 @@ pub(crate) enum Pace {
     Live,
     /// Reads history from `next_revision` on.
     Behind,
-    /// Policy turned it away; its session has yet to say so and to remove it.
+    /// It was turned away, by policy or for being too slow; its session has yet to say so and to remove it.
     Ended,
 }
 
 #[derive(Default)]
 pub(crate) struct Registry {
+    /// Bytes that a watcher may be owed before it is ended. None: any number.
+    max_backlog: Option<u64>,
     watchers: Vec<Option<Watcher>>,
     free: Vec<usize>,
     interest: Interest,
@@ -68,9 +73,15 @@ pub(crate) struct Registry {
     touched: Vec<Slot>,
     /// Events handed to watchers since start.
     pub(crate) delivered: u64,
+    /// Watchers that were ended for being too slow.
+    pub(crate) too_slow: u64,
 }
 
 impl Registry {
+    pub(crate) fn new(max_backlog: Option<u64>) -> Self {
+        Self { max_backlog, ..Self::default() }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.live
     }
@@ -126,15 +137,20 @@ impl Registry {
     /// turned away since its last decision gets no event of it.
     pub(crate) fn hand_out(&mut self, batch: &EventBatch) {
         for event in &batch.events {
-            let Self { interest, watchers, touched, .. } = self;
+            let Self { interest, watchers, touched, max_backlog, too_slow, .. } = self;
             interest.of(event.keyspace, &event.kv.key, &mut |slot| {
-                if let Some(watcher) = watchers.get_mut(slot.0).and_then(Option::as_mut)
-                    && watcher.wants(event)
-                {
+                let Some(watcher) = watchers.get_mut(slot.0).and_then(Option::as_mut) else { return };
+                if watcher.wants(event) {
                     if watcher.gathered.is_empty() {
                         touched.push(slot);
                     }
                     watcher.gather(event);
+                } else if watcher.is_owed(event) {
+                    watcher.owe(event.kv.mod_revision, stored_size(event));
+                    if max_backlog.is_some_and(|most| watcher.backlog > most) {
+                        watcher.end_as_too_slow();
+                        *too_slow += 1;
+                    }
                 }
             });
         }
@@ -184,16 +200,24 @@ impl Registry {
             events,
             fragment_ok: watcher.request.fragment,
         };
-        if watcher.outbox.push(update) {
-            watcher.next_revision = last + 1;
-            watcher.spoke = true;
-            self.delivered += count;
-        } else {
-            watcher.next_revision = watcher.next_revision.max(first);
-            watcher.pace = Pace::Behind;
-            watcher.outbox.wake();
+        match watcher.outbox.push(update) {
+            Ok(()) => {
+                watcher.next_revision = last + 1;
+                watcher.spoke = true;
+                self.delivered += count;
+            }
+            Err(bytes) => {
+                watcher.next_revision = watcher.next_revision.max(first);
+                watcher.pace = Pace::Behind;
+                watcher.owe(first, bytes as u64);
+                watcher.outbox.wake();
+            }
         }
     }
+}
+
+fn stored_size(event: &StoredEvent) -> u64 {
+    (size_of::<Event<Sealed>>() + key_value_size(&event.kv)) as u64
 }
 
 impl Watcher {
@@ -216,6 +240,8 @@ impl Watcher {
             until: decided.until,
             decide: decided.decide,
             spoke: false,
+            backlog: 0,
+            backlog_from: 0,
             gathered: Vec::new(),
         }
     }
@@ -224,6 +250,41 @@ impl Watcher {
         self.pace == Pace::Live
             && event.kv.mod_revision >= self.next_revision
             && !self.filters_out(event.deleted)
+    }
+
+    /// Is this an event that it will have to read from history?
+    fn is_owed(&self, event: &StoredEvent) -> bool {
+        self.pace == Pace::Behind
+            && event.kv.mod_revision >= self.next_revision
+            && !self.filters_out(event.deleted)
+    }
+
+    fn owe(&mut self, revision: i64, bytes: u64) {
+        if self.backlog == 0 {
+            self.backlog_from = revision;
+        }
+        self.backlog += bytes;
+    }
+
+    /// These were read from history for it.
+    pub(crate) fn caught_up(&mut self, events: &[Event<Sealed>]) {
+        let owed = events.iter().filter(|event| event.kv.mod_revision >= self.backlog_from);
+        let bytes = owed.map(|event| event_size(event) as u64).sum();
+        self.backlog = self.backlog.saturating_sub(bytes);
+    }
+
+    pub(crate) fn go_live(&mut self) {
+        self.pace = Pace::Live;
+        self.backlog = 0;
+    }
+
+    /// What waits for it in memory goes too: it will be read from history by the watch that goes on.
+    fn end_as_too_slow(&mut self) {
+        let waiting = self.outbox.forget(self.id);
+        let resume_revision = waiting.map_or(self.next_revision, |first| first.min(self.next_revision));
+        let (watch_id, backlog) = (self.id, self.backlog);
+        self.outbox.push_final(WatchUpdate::TooSlow { watch_id, resume_revision, backlog });
+        self.pace = Pace::Ended;
     }
 
     pub(crate) fn filters_out(&self, deleted: bool) -> bool {

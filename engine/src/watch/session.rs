@@ -63,11 +63,12 @@ pub struct WatchSession {
 impl WatchSession {
     pub(crate) fn new(port: Port, keyspace: KeyspaceId, registry: Arc<Mutex<Registry>>) -> Self {
         let next_tick = Instant::now() + port.progress_interval();
+        let budget = port.engine().watch_budgets().of(keyspace);
         Self {
             port,
             keyspace,
             registry,
-            outbox: Arc::new(Outbox::new()),
+            outbox: Arc::new(Outbox::new(budget)),
             watches: BTreeMap::new(),
             reading: None,
             last_read: 0,
@@ -189,7 +190,7 @@ impl WatchSession {
     pub async fn next(&mut self) -> WatchUpdate {
         loop {
             if let Some(update) = self.outbox.pop() {
-                if let WatchUpdate::Denied { watch_id, .. } = &update
+                if let WatchUpdate::Denied { watch_id, .. } | WatchUpdate::TooSlow { watch_id, .. } = &update
                     && let Some(slot) = self.watches.remove(watch_id)
                 {
                     self.forget(slot);
@@ -364,6 +365,7 @@ impl WatchSession {
         if events.is_empty() {
             return None;
         }
+        watcher.caught_up(&events);
         watcher.spoke = true;
         let fragment_ok = watcher.request.fragment;
         registry.delivered += events.len() as u64;
@@ -378,7 +380,7 @@ impl WatchSession {
         if next > registry.seen(self.keyspace)
             && let Some(watcher) = registry.get_mut(slot)
         {
-            watcher.pace = Pace::Live;
+            watcher.go_live();
         }
     }
 

@@ -94,9 +94,7 @@ impl Server {
         let endpoint = Arc::new(Endpoint { tls: tls.clone(), grpc: true, pages: Pages::All });
         let strangers = Strangers::new(options.strangers);
         let listening = vec![Listening { socket, endpoint }];
-        let limiter = crate::limit::Limiter::new(crate::limit::LimitRules::default());
-        let acceptor =
-            Acceptor::start(listening, strangers.clone(), workers.clone(), limiter, draining).unwrap();
+        let acceptor = Acceptor::start(listening, strangers.clone(), workers.clone(), draining).unwrap();
         Self { address, drain, acceptor, workers, strangers, tls }
     }
 

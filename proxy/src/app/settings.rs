@@ -12,9 +12,8 @@ use zeroize::Zeroizing;
 
 use crate::accept::HttpLimits;
 use crate::authorize::Endpoint;
-use crate::config::{AuthToken, AutoCompaction, Config, JwtMethod, LimitsSource, Mode, TlsVersion};
+use crate::config::{AuthToken, AutoCompaction, Config, JwtMethod, Mode, TlsVersion};
 use crate::identify::{JwtKeys, SimpleTokens, Tokens};
-use crate::limit::LimitRules;
 use crate::pki::{Demand, Serving};
 use crate::tls::{ClientCertificates, Revocation, TlsSources, Unlisted, Versions};
 
@@ -40,17 +39,6 @@ pub(super) fn rules(config: &Config) -> Rules {
         max_request_bytes: saturated(config.limits.request_bytes),
         // As etcd: five seconds of its own, and time for a new leader to be found.
         request_timeout: Duration::from_secs(5) + 2 * config.timing.election,
-    }
-}
-
-/// Those of a file of their own are read here; those of the section were read with it.
-pub(super) fn limit_rules(config: &Config) -> anyhow::Result<LimitRules> {
-    match &config.limits_source {
-        Some(source @ LimitsSource::File(path)) => {
-            let problems = |problems| anyhow::anyhow!("`{}` cannot be used: {problems}", path.display());
-            source.read().map_err(problems)
-        }
-        Some(LimitsSource::Section(_)) | None => Ok(config.limit_rules.clone()),
     }
 }
 
@@ -88,6 +76,8 @@ pub(super) fn engine(config: &Config) -> EngineOptions {
             }
         },
         progress_interval: config.watch_progress_interval,
+        watch_backlog: Some(config.own.watch_backlog).filter(|bytes| *bytes > 0),
+        watch_memory: saturated(config.own.watch_memory),
         heartbeat,
         election_ticks: usize::try_from(election_ticks).unwrap_or(usize::MAX),
         ..EngineOptions::default()

@@ -110,10 +110,11 @@ pub(crate) struct Draft {
     pub threads: u32,
     pub handshake_timeout: Duration,
     pub max_unauthenticated: u32,
+    pub watch_backlog: u64,
+    pub watch_memory: u64,
     pub metrics_tenants: u32,
     pub password_threads: u32,
     pub shutdown_grace: Duration,
-    pub limits_file: Option<PathBuf>,
 }
 
 impl Draft {
@@ -205,10 +206,11 @@ impl Draft {
             threads: 0,
             handshake_timeout: Duration::ZERO,
             max_unauthenticated: 0,
+            watch_backlog: 0,
+            watch_memory: 0,
             metrics_tenants: 0,
             password_threads: 0,
             shutdown_grace: Duration::ZERO,
-            limits_file: None,
         }
     }
 }

@@ -9,7 +9,6 @@
 mod draft;
 mod file;
 mod files;
-mod limits;
 mod problem;
 mod raw;
 mod resolve;
@@ -30,8 +29,6 @@ pub use self::{
 };
 
 pub(crate) use self::show::help_text_of;
-
-use crate::limit::LimitRules;
 
 /// Bytes, as settings have them. None: it is not a size.
 pub(crate) fn size(text: &str) -> Option<u64> {
@@ -90,9 +87,6 @@ pub struct Config {
     pub metrics: MetricsDetail,
     pub log: Log,
     pub own: Own,
-    /// What users and tenants may have of the server, and where that is written.
-    pub limit_rules: LimitRules,
-    pub limits_source: Option<LimitsSource>,
 
     /// Every setting as it was understood, in the order of the table; secrets are blanked.
     pub effective: Vec<Setting>,
@@ -232,40 +226,14 @@ pub struct Own {
     pub handshake_timeout: Duration,
     pub max_unauthenticated_connections: u32,
     pub password_threads: NonZeroUsize,
+    /// Bytes of events that a watch may be owed before it is ended; 0 is any number.
+    pub watch_backlog: u64,
+    /// Bytes of events that may wait in memory for the watch streams of one tenant.
+    pub watch_memory: u64,
     /// Tenants that have series of their own on the operators' page of metrics.
     pub metrics_tenants: u32,
     /// How long open requests may take to finish after SIGTERM.
     pub shutdown_grace: Duration,
-}
-
-/// The file that limits are read from, at start and whenever it changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LimitsSource {
-    /// The section `limits:` of the configuration file.
-    Section(PathBuf),
-    /// `--limits-file`.
-    File(PathBuf),
-}
-
-impl LimitsSource {
-    pub fn path(&self) -> &PathBuf {
-        match self {
-            Self::Section(path) | Self::File(path) => path,
-        }
-    }
-
-    /// Never a mix of old and new: all of it, or what is wrong with it.
-    pub fn read(&self) -> Result<LimitRules, Problems> {
-        let text = std::fs::read_to_string(self.path()).map_err(|error| {
-            let mut problems = Problems::default();
-            problems.add(self.path().display().to_string(), format!("cannot be read: {error}"));
-            problems
-        })?;
-        match self {
-            Self::Section(_) => limits::parse_section_of(&text),
-            Self::File(_) => limits::parse_file(&text),
-        }
-    }
 }
 
 /// One line of the effective configuration.

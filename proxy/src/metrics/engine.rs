@@ -9,7 +9,7 @@ use super::exposition::{Exposition, Kind};
 pub(super) fn write(page: &mut Exposition, moment: &Moment, unanswered: u64) {
     let stats = &moment.engine;
     let flag = u8::from;
-    let gauges: [(&str, &str, u64); 14] = [
+    let gauges: [(&str, &str, u64); 15] = [
         ("etcd_server_has_leader", "Whether there is a leader.", flag(stats.has_leader).into()),
         ("etcd_server_is_leader", "Whether this member is the leader.", flag(stats.is_leader).into()),
         // One member: it never learns from another.
@@ -35,6 +35,11 @@ pub(super) fn write(page: &mut Exposition, moment: &Moment, unanswered: u64) {
         ("etcd_debugging_mvcc_keys_total", "Keys.", stats.keys),
         ("etcd_debugging_mvcc_watcher_total", "Watchers.", stats.watchers),
         ("etcd_debugging_mvcc_slow_watcher_total", "Watchers that are behind.", stats.slow_watchers),
+        (
+            "keygate_watch_waiting_bytes",
+            "Bytes of events that wait in memory for watch streams.",
+            stats.watch_waiting_bytes,
+        ),
         ("etcd_debugging_auth_revision", "Revision of users and roles.", stats.auth_revision),
         // None ever comes from another member.
         ("etcd_server_snapshot_apply_in_progress_total", "Snapshots of others being taken in.", 0),
@@ -64,7 +69,7 @@ pub(super) fn write(page: &mut Exposition, moment: &Moment, unanswered: u64) {
     for (name, help, value) in revisions {
         page.single(name, Kind::Gauge, help, value);
     }
-    let counters: [(&str, &str, u64); 11] = [
+    let counters: [(&str, &str, u64); 12] = [
         ("etcd_server_proposals_failed_total", "Proposals that failed.", stats.proposals_failed + unanswered),
         // With one member there is nobody to send these to, and reads ask nobody.
         ("etcd_server_heartbeat_send_failures_total", "Heartbeats that could not be sent.", 0),
@@ -74,6 +79,11 @@ pub(super) fn write(page: &mut Exposition, moment: &Moment, unanswered: u64) {
         // The one member becomes leader once, at its start.
         ("etcd_server_leader_changes_seen_total", "Changes of leader.", flag(stats.has_leader).into()),
         ("etcd_debugging_mvcc_events_total", "Events sent to watchers.", stats.events),
+        (
+            "keygate_watches_too_slow_total",
+            "Watches that were cancelled because more events waited for them than --watch-backlog-bytes.",
+            stats.watches_too_slow,
+        ),
         ("etcd_debugging_lease_granted_total", "Leases granted.", stats.leases_granted),
         ("etcd_debugging_lease_revoked_total", "Leases revoked.", stats.leases_revoked),
         ("etcd_debugging_lease_renewed_total", "Leases renewed.", stats.leases_renewed),

@@ -7,7 +7,7 @@
 //! Order: the answer to a create request is queued before the session is asked for anything else,
 //! so it precedes the watcher's events; answers to requests keep the requests' order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,10 +24,9 @@ use tonic::Status;
 
 use super::frame::{self, Messages};
 use super::meter::{Meter, Received};
-use super::{Call, decode, encode, message_limit, read_many, refuse};
+use super::{Call, decode, encode, message_limit, read_many};
 use crate::identify::ConnectionIdentity;
-use crate::limit::{Payer, StreamSeat, WatcherSeat};
-use crate::stack::{self, Context, Evidence, Watching};
+use crate::stack::{self, Context, Evidence};
 use crate::{status, transform};
 
 /// In the place of a watcher's id: no watcher, or all of them.
@@ -44,16 +43,9 @@ struct Watch<B> {
     /// Ready to be sent.
     queue: VecDeque<pb::WatchResponse>,
     /// Watchers that were announced and have not ended.
-    watchers: BTreeMap<i64, Place>,
+    watchers: BTreeSet<i64>,
     /// The client will ask for nothing more; what it has asked for goes on.
     requests_ended: bool,
-    _place: Option<StreamSeat>,
-}
-
-/// What a watcher holds of its user's limits.
-struct Place {
-    payer: Option<Payer>,
-    _seat: Option<WatcherSeat>,
 }
 
 pub(super) fn serve<B>(context: &Arc<Context>, call: Call<B>, meter: Meter) -> Response<tonic::body::Body>
@@ -63,10 +55,6 @@ where
     let Call { connection, metadata, body } = call;
     let evidence = Evidence { connection: &connection, metadata: &metadata };
     let keyspace = stack::keyspace_of(context, evidence);
-    let place = match stack::lasting(context, evidence) {
-        Ok(place) => place,
-        Err(refusal) => return refuse(meter, &status::of(&refusal)),
-    };
     let messages = read_many(context, evidence, body);
     let watch = Watch {
         session: context.port.watch_session(keyspace),
@@ -77,9 +65,8 @@ where
         metadata,
         keyspace,
         queue: VecDeque::new(),
-        watchers: BTreeMap::new(),
+        watchers: BTreeSet::new(),
         requests_ended: false,
-        _place: place,
     };
     let responses = stream::unfold(watch, |mut watch| async move {
         let response = watch.next().await.transpose()?;
@@ -112,11 +99,10 @@ where
 
     fn request(&mut self, message: Bytes) -> Result<(), Status> {
         self.received.count();
-        let size = message.len();
         let pb::WatchRequest { request_union } =
             decode::message(message).map_err(|rejection| rejection.status())?;
         match request_union {
-            Some(RequestUnion::CreateRequest(request)) => self.create(request, size),
+            Some(RequestUnion::CreateRequest(request)) => self.create(request),
             Some(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id })) => self.cancel(watch_id),
             Some(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})) if !self.watchers.is_empty() => {
                 self.session.request_progress();
@@ -128,20 +114,19 @@ where
         Ok(())
     }
 
-    fn create(&mut self, request: pb::WatchCreateRequest, size: usize) {
+    fn create(&mut self, request: pb::WatchCreateRequest) {
         let request = decode::watch_create(request);
         // Before the policy is asked, as in etcd: it tells nothing.
         if request.start_revision < 0 {
             return self.not_created(create_error(&WatchCreateError::NegativeStart).to_owned());
         }
         let evidence = Evidence { connection: &self.connection, metadata: &self.metadata };
-        let created =
-            stack::watch(&self.context, &mut self.session, evidence, Operation::Watch(request), size);
+        let created = stack::watch(&self.context, &mut self.session, evidence, Operation::Watch(request));
         match created {
-            Ok(Ok(Watching { created, seat, payer })) => {
+            Ok(Ok(created)) => {
                 let header = self.header(created.revision);
                 let watch_id = created.watch_id;
-                self.watchers.insert(watch_id, Place { payer, _seat: seat });
+                self.watchers.insert(watch_id);
                 self.queue.push_back(pb::WatchResponse {
                     header,
                     watch_id,
@@ -186,9 +171,6 @@ where
                     .map(open_event)
                     .collect::<Result<Vec<_>, Refusal>>()
                     .map_err(|refusal| status::of(&refusal))?;
-                if let Some(Place { payer: Some(payer), .. }) = self.watchers.get(&watch_id) {
-                    payer.sent(events.iter().map(size_of_event).sum());
-                }
                 let header = self.header(revision);
                 let response = pb::WatchResponse { header, watch_id, events, ..Default::default() };
                 if fragment_ok {
@@ -204,6 +186,12 @@ where
             WatchUpdate::Compacted { watch_id, compact_revision } => {
                 let header = self.header(0);
                 self.ended(pb::WatchResponse { header, watch_id, compact_revision, ..Default::default() });
+            }
+            WatchUpdate::TooSlow { watch_id, resume_revision, backlog } => {
+                // All up to the header's revision was sent.
+                let header = self.header(resume_revision - 1);
+                let cancel_reason = status::watch_too_slow(backlog, resume_revision);
+                self.ended(pb::WatchResponse { header, watch_id, cancel_reason, ..Default::default() });
             }
             WatchUpdate::Denied { watch_id, refusal, revision } => {
                 let header = self.header(revision);
@@ -221,7 +209,8 @@ where
             WatchUpdate::Events { watch_id, .. }
             | WatchUpdate::Progress { watch_id, .. }
             | WatchUpdate::Compacted { watch_id, .. }
-            | WatchUpdate::Denied { watch_id, .. } => self.watchers.contains_key(watch_id),
+            | WatchUpdate::TooSlow { watch_id, .. }
+            | WatchUpdate::Denied { watch_id, .. } => self.watchers.contains(watch_id),
         }
     }
 
@@ -237,11 +226,6 @@ where
 
 fn open_event(event: Event<Sealed>) -> Result<keygate_proto::mvccpb::Event, Refusal> {
     transform::open_event(event).map(encode::event)
-}
-
-/// What limits count of it.
-fn size_of_event(event: &keygate_proto::mvccpb::Event) -> usize {
-    [&event.kv, &event.prev_kv].into_iter().flatten().map(|kv| kv.key.len() + kv.value.len()).sum()
 }
 
 /// Why a watch that was allowed was not made.

@@ -196,6 +196,8 @@ impl Server {
             let connector = connector.clone();
             async move {
                 let stream = TcpStream::connect(address).await?;
+                // As gRPC's own clients: else a value that fills no packet waits 40 ms for the one before it.
+                stream.set_nodelay(true)?;
                 let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
                 connector.connect(name, stream).await.map(TokioIo::new)
             }

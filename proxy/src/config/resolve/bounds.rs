@@ -173,6 +173,8 @@ impl Resolver<'_> {
             handshake_timeout: draft.handshake_timeout,
             max_unauthenticated_connections: draft.max_unauthenticated,
             password_threads: count(draft.password_threads, password_threads(cores.get())),
+            watch_backlog: draft.watch_backlog,
+            watch_memory: draft.watch_memory,
             metrics_tenants: draft.metrics_tenants,
             shutdown_grace: draft.shutdown_grace,
         }

@@ -39,6 +39,22 @@ pub(super) const FLAGS: &[Flag] = &[
         "Threads that hash passwords; 0 is one for every four cores, at least one.",
     )
     .sets(|draft, text| draft::put(&mut draft.password_threads, values::unsigned32(text))),
+    // A quarter of the store's default quota: whoever is owed that much does not read.
+    own(
+        "watch-backlog-bytes",
+        Kind::Size,
+        "512MiB",
+        "Bytes of new events that a watch may be behind; with more it is cancelled, and told from which revision to go on. 0 is any number.",
+    )
+    .sets(|draft, text| draft::put(&mut draft.watch_backlog, values::size_unsigned(text))),
+    // 64 streams that do not read at all, or thousands that are a little slow.
+    own(
+        "watch-memory-bytes",
+        Kind::Size,
+        "256MiB",
+        "Memory for events that wait for the watch streams of one tenant, 4MiB of it for one stream at most; beyond it they are read from the store again.",
+    )
+    .sets(|draft, text| draft::put(&mut draft.watch_memory, values::size_unsigned(text))),
     // Seven series each and up to three for quotas: a thousand for a hundred, what a scrape does not feel.
     own(
         "metrics-tenants",
@@ -54,13 +70,6 @@ pub(super) const FLAGS: &[Flag] = &[
         "Authorities of tenants, and rules from names in certificates to tenants, users and groups, YAML. Read again when it changes.",
     )
     .sets(|draft, text| draft::path(&mut draft.identity_rules_file, text)),
-    own(
-        "limits-file",
-        Kind::Path,
-        "",
-        "File with the section `limits:` (rates, sizes and counts for tenants and users); read again when it changes.",
-    )
-    .sets(|draft, text| draft::path(&mut draft.limits_file, text)),
     // Well below the 90 s after which systemd kills, and the 30 s of Kubernetes.
     own("shutdown-grace", Kind::Duration, "10s", "Time that open requests have to finish after SIGTERM.")
         .sets(|draft, text| draft::put(&mut draft.shutdown_grace, values::duration(text))),
