@@ -24,6 +24,7 @@ mod permit;
 mod policy;
 
 mod answer;
+mod limited;
 mod refusal;
 
 pub use access::{Access, AdminVerb, KeyAction};
@@ -40,6 +41,7 @@ pub use bundle::{
 };
 pub use caller::{Caller, ConnectionKind, Evidence, Groups, Origin};
 pub use check::{Limits, Nesting, some_key};
+pub use limited::{Limited, Retry};
 pub use operation::{
     AlarmAction, AlarmKind, AlarmRequest, Compact, Compare, CompareOp, CompareTarget, DeleteRange,
     LeaseGrant, LeaseId, LeaseRevoke, LeaseTimeToLive, Operation, Put, PutLease, PutValue, Range, RoleGrant,

@@ -1,6 +1,7 @@
 //! Why a request was not done. One list for the whole product; `proxy`'s status stage alone turns
 //! it into gRPC codes and etcd's texts.
 
+use crate::limited::Limited;
 use crate::quota::QuotaBound;
 use crate::tenant::TenantName;
 use thiserror::Error;
@@ -45,6 +46,9 @@ pub enum Refusal {
     NoSpace,
     #[error("too many requests are waiting")]
     TooManyRequests,
+    /// Well formed and perhaps allowed, but more than the operator lets one have.
+    #[error("{0}")]
+    Limited(Box<Limited>),
 
     // Quotas.
     #[error("quota of {} {}{} is reached: {} are used", .0.limit, .0.kind, .0.place(), .0.used)]

@@ -30,6 +30,7 @@
 
 mod methods;
 mod redact;
+pub mod rpc;
 
 pub use methods::{Method, descriptors, methods};
 

@@ -24,6 +24,7 @@ use crate::accept::{
 use crate::config::{Config, ListenUrl, Mode, Scheme};
 use crate::http::{Endpoints, EngineCondition, Pages};
 use crate::identify::{Identifier, PasswordPool};
+use crate::limit::{Limiter, LimitsFile};
 use crate::metrics::Metrics;
 use crate::notify::State;
 use crate::policies::Policies;
@@ -71,11 +72,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let shared = Shared::new(settings::http(&config), metrics.clone());
     let (drain, draining) = watch::channel(Drain::Serving);
-    let make = handlers(&config, &engine, &identifier, &policies, &metrics, &draining);
+    let limiter = Limiter::new(settings::limit_rules(&config)?);
+    // The first and only one.
+    let _set = metrics.limiter.set(limiter.clone());
+    let make = handlers(&config, &engine, &identifier, &policies, &metrics, &limiter, &draining);
     let workers = Arc::new(Workers::start(config.own.threads, &shared, &make, &draining)?);
     let listening = listeners(sockets, tls.as_ref())?;
     let strangers = Strangers::new(config.own.max_unauthenticated_connections as usize);
-    let acceptor = Acceptor::start(listening, strangers, workers.clone(), draining)?;
+    let acceptor = Acceptor::start(listening, strangers, workers.clone(), limiter.clone(), draining)?;
+    let limits = Reloading::new(&config, limiter);
 
     tracing::info!("ready to serve client requests");
     tell(State::Ready);
@@ -84,7 +89,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let _gone = writeln!(std::io::stdout(), "{steps}");
     }
 
-    let fatal = signals.wait(&engine, tls.as_deref(), &config).await;
+    let fatal = signals.wait(&engine, tls.as_deref(), &limits, &config).await;
     let deadline = match &fatal {
         // What cannot be written any more is not waited for.
         Some(_) => Instant::now(),
@@ -167,12 +172,13 @@ fn handlers(
     identifier: &Arc<Identifier>,
     policies: &Arc<Policies>,
     metrics: &Arc<Metrics>,
+    limiter: &Arc<Limiter>,
     draining: &watch::Receiver<Drain>,
 ) -> Arc<MakeHandler> {
     let rules = settings::rules(config);
     let (engine, identifier, metrics) = (engine.clone(), identifier.clone(), metrics.clone());
     let named_tenants = config.own.metrics_tenants as usize;
-    let (policies, draining) = (policies.clone(), draining.clone());
+    let (policies, limiter, draining) = (policies.clone(), limiter.clone(), draining.clone());
     Arc::new(move || {
         let port = engine.port();
         let context = Context {
@@ -182,6 +188,7 @@ fn handlers(
             identity: engine.identity(),
             endpoint: rules.endpoint,
             limits: rules.limits,
+            limiter: limiter.clone(),
             max_request_bytes: rules.max_request_bytes,
             request_timeout: rules.request_timeout,
         };
@@ -214,6 +221,7 @@ impl Signals {
         &mut self,
         engine: &Engine,
         tls: Option<&ReloadingTls>,
+        limits: &Reloading,
         config: &Arc<Config>,
     ) -> Option<String> {
         // The first look was at the start.
@@ -229,7 +237,8 @@ impl Signals {
                 _ = self.interrupt.recv() => return None,
                 _ = self.terminate.recv() => return None,
                 _ = self.hangup.recv() => {
-                    tracing::info!("SIGHUP: reading TLS files and identity rules again");
+                    tracing::info!("SIGHUP: reading TLS files, identity rules and limits again");
+                    limits.reload();
                     if let Some(tls) = tls {
                         tls.reload();
                     }
@@ -237,6 +246,7 @@ impl Signals {
                 _ = daily.tick() => renew(config.clone()),
                 _ = tick.tick() => {
                     quota_watch::tell(&quotas.look(engine.view().limited()));
+                    limits.tick();
                     if let Some(tls) = tls {
                         tls.reload_if_changed();
                     }
@@ -249,6 +259,32 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Limits, and the file that they are in.
+struct Reloading {
+    limiter: Arc<Limiter>,
+    file: Option<LimitsFile>,
+}
+
+impl Reloading {
+    fn new(config: &Config, limiter: Arc<Limiter>) -> Self {
+        let file = config.limits_source.clone().map(|source| LimitsFile::new(source, limiter.clone()));
+        Self { limiter, file }
+    }
+
+    fn reload(&self) {
+        if let Some(file) = &self.file {
+            file.reload();
+        }
+    }
+
+    fn tick(&self) {
+        self.limiter.sweep();
+        if let Some(file) = &self.file {
+            file.reload_if_changed();
         }
     }
 }

@@ -16,6 +16,9 @@ pub mod rpc;
 // The order of the stages that follow.
 pub mod stack;
 
+// How much of it the caller may have.
+pub mod limit;
+
 pub mod authorize;
 pub mod policies;
 

@@ -3,6 +3,8 @@
 //! Order matters:
 //! - *identify* and *authorize* look at one view, so that the caller's token, the policy and the
 //!   data that the policy asks about are of one moment.
+//! - *limit* comes before *authorize*: what is asked too often is refused at the price of a counter, and a refusal
+//!   costs a password's hash or a decision nothing.
 //! - *authorize* comes before anything that costs: a caller without the right to add a user makes
 //!   nobody hash a password.
 //! - *transform* comes after it, because the permit owns the operation: what was decided is what
@@ -15,13 +17,14 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use keygate_core::{
-    Caller, Credential, KeyspaceId, Limits, Operation, Permit, Plaintext, PolicyChange, Refusal, Reply,
-    Sealed, TenantCreate, UserAdd,
+    Caller, Credential, KeyspaceId, Limits, Operation, Plaintext, PolicyChange, Refusal, Reply, TenantCreate,
+    UserAdd,
 };
 use keygate_engine::{Identity, Port, RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
 
 use crate::authorize::{self, Endpoint};
 use crate::identify::{Asker, ConnectionIdentity, Identifier, keyspace_of_login};
+use crate::limit::{Admission, Limiter, Payer, Request, StreamSeat, WatcherSeat};
 use crate::policies::Policies;
 use crate::{dispatch, transform};
 
@@ -33,6 +36,7 @@ pub struct Context {
     pub identity: Identity,
     pub endpoint: Endpoint,
     pub limits: Limits,
+    pub limiter: Arc<Limiter>,
     /// etcd's `--max-request-bytes`.
     pub max_request_bytes: usize,
     /// How long a write may wait for its log entry.
@@ -50,25 +54,51 @@ pub struct Evidence<'a> {
 /// concerns, changed between decision and execution.
 const ATTEMPTS: usize = 4;
 
-/// A request with one answer.
-pub async fn run(
-    context: &Context,
+/// What came of a request, and who pays for the answer. The request is in flight until this is dropped.
+pub struct Answered<'a> {
+    pub reply: Reply<Plaintext>,
+    pub admission: Admission<'a>,
+}
+
+/// A request with one answer, that came in a message of `size` bytes.
+pub async fn run<'a>(
+    context: &'a Context,
     evidence: Evidence<'_>,
-    operation: Operation<Plaintext>,
-) -> Result<Reply<Plaintext>, Refusal> {
+    mut operation: Operation<Plaintext>,
+    size: usize,
+) -> Result<Answered<'a>, Refusal> {
     operation.check(&context.limits)?;
+    let view = context.port.view();
+    let caller = identify(context, &view, evidence, &operation)?;
+    let request = Request { view: &view, caller: &caller, connection: evidence.connection };
+    let admission = context.limiter.admit(request, &mut operation, size)?;
+    if let Some(delay) = admission.delay {
+        tokio::time::sleep(delay).await;
+    }
     let operation = hash_password(context, evidence, operation).await?;
     let asker = Asker::at(evidence.connection.peer());
+    let mut decided_on = Some((view, caller));
     for _ in 0..ATTEMPTS {
-        let view = context.port.view();
-        let permit = admit(context, &view, evidence, operation.clone())?;
-        match dispatch::one(context, &view, asker, permit).await {
+        let (view, caller) = match decided_on.take() {
+            Some(first) => first,
+            None => {
+                let view = context.port.view();
+                let caller = identify(context, &view, evidence, &operation)?;
+                (view, caller)
+            }
+        };
+        let permit = authorize::obtain(context.endpoint, &view, &caller, operation.clone())?;
+        match dispatch::one(context, &view, asker, transform::seal(permit)?).await {
             Err(Refusal::StalePermit) => {}
             Err(refusal) if is_bundle(&operation) => {
                 context.policies.failed(&refusal);
                 return Err(refusal);
             }
-            outcome => return transform::open(outcome?),
+            outcome => {
+                let reply = transform::open(outcome?)?;
+                admission.found(&reply.answer)?;
+                return Ok(Answered { reply, admission });
+            }
         }
     }
     Err(Refusal::TimedOut)
@@ -83,12 +113,23 @@ fn is_bundle(operation: &Operation<Plaintext>) -> bool {
 pub fn run_stream(
     context: &Context,
     evidence: Evidence<'_>,
-    operation: Operation<Plaintext>,
-) -> Result<RangeChunks, Refusal> {
+    mut operation: Operation<Plaintext>,
+    size: usize,
+) -> Result<Chunks, Refusal> {
     operation.check(&context.limits)?;
     let view = context.port.view();
-    let permit = admit(context, &view, evidence, operation)?;
-    Ok(dispatch::stream(context, view, permit))
+    let caller = identify(context, &view, evidence, &operation)?;
+    let request = Request { view: &view, caller: &caller, connection: evidence.connection };
+    let admission = context.limiter.admit(request, &mut operation, size)?;
+    let permit = transform::seal(authorize::obtain(context.endpoint, &view, &caller, operation)?)?;
+    let payer = admission.into_payer(&context.limiter);
+    Ok(Chunks { chunks: dispatch::stream(context, view, permit), payer })
+}
+
+/// A range that is told piece by piece.
+pub struct Chunks {
+    pub chunks: RangeChunks,
+    pub payer: Option<Payer>,
 }
 
 /// A watch. Its events go out through [`transform::open_event`], and only while the policy of the
@@ -97,20 +138,43 @@ pub fn watch(
     context: &Context,
     session: &mut WatchSession,
     evidence: Evidence<'_>,
-    operation: Operation<Plaintext>,
-) -> Result<Result<WatchCreated, WatchCreateError>, Refusal> {
+    mut operation: Operation<Plaintext>,
+    size: usize,
+) -> Result<Result<Watching, WatchCreateError>, Refusal> {
     operation.check(&context.limits)?;
     let view = context.port.view();
     let caller = identify(context, &view, evidence, &operation)?;
+    let request = Request { view: &view, caller: &caller, connection: evidence.connection };
+    let admission = context.limiter.admit(request, &mut operation, size)?;
     let permit = authorize::obtain(context.endpoint, &view, &caller, operation.clone())?;
     let permit = transform::seal(permit)?;
+    let seat = context.limiter.watcher(request, &admission)?;
+    let payer = admission.into_payer(&context.limiter);
     let endpoint = context.endpoint;
     let until = authorize::decided_until(&view, &caller)?;
     let decide = move |view: &View| {
         authorize::obtain(endpoint, view, &caller, operation.clone())?;
         authorize::decided_until(view, &caller)
     };
-    Ok(dispatch::watch(session, permit, until, Box::new(decide)))
+    let created = dispatch::watch(session, permit, until, Box::new(decide));
+    Ok(created.map(|created| Watching { created, seat, payer }))
+}
+
+/// A watcher that was made: its place among those of its user, and who pays for its events.
+pub struct Watching {
+    pub created: WatchCreated,
+    pub seat: Option<WatcherSeat>,
+    pub payer: Option<Payer>,
+}
+
+/// A place among the streams of its connection, for one that lasts. Who it is that asks is decided at each request
+/// of the stream.
+pub fn lasting(context: &Context, evidence: Evidence<'_>) -> Result<Option<StreamSeat>, Refusal> {
+    let view = context.port.view();
+    let Ok(caller) = context.identifier.identify(evidence.connection, evidence.metadata, &view) else {
+        return Ok(None);
+    };
+    context.limiter.stream(Request { view: &view, caller: &caller, connection: evidence.connection })
 }
 
 /// Has the other side shown who it is, where that is asked for? Says nothing about rights.
@@ -138,16 +202,6 @@ pub fn keyspace_of(context: &Context, evidence: Evidence<'_>) -> KeyspaceId {
             tenant.map_or(KeyspaceId::DEFAULT, |tenant| tenant.keyspace)
         }
     }
-}
-
-fn admit(
-    context: &Context,
-    view: &View,
-    evidence: Evidence<'_>,
-    operation: Operation<Plaintext>,
-) -> Result<Permit<Sealed>, Refusal> {
-    let caller = identify(context, view, evidence, &operation)?;
-    transform::seal(authorize::obtain(context.endpoint, view, &caller, operation)?)
 }
 
 fn identify(

@@ -3,6 +3,8 @@
 //! Clients in Go decide by text, all others by code, so both are etcd's, its oddities included:
 //! some causes arrive as `Unknown` there, and so they do here.
 
+mod limits;
+
 use keygate_core::{QuotaKind, Refusal};
 use tonic::{Code, Status};
 
@@ -13,6 +15,7 @@ const BUNDLE_TEXT: usize = 1_500;
 pub fn of(refusal: &Refusal) -> Status {
     let (code, text) = code_and_text(refusal);
     match refusal {
+        Refusal::Limited(limited) => limits::refused(limited),
         // What is wrong with a tenant's name or host is said with the name: whoever reads it asked.
         Refusal::TenantExists(_)
         | Refusal::TenantNotFound(_)
@@ -82,6 +85,8 @@ fn code_and_text(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::TooManyQuotas { .. } => (Code::ResourceExhausted, "keygate: too many prefixes with quotas"),
         // etcd maps this one through its client-side table, where the code gets lost.
         Refusal::TooManyRequests => (Code::Unknown, "etcdserver: too many requests"),
+
+        Refusal::Limited(limited) => (Code::ResourceExhausted, limits::text(limited)),
 
         Refusal::LeaseNotFound => (Code::NotFound, "etcdserver: requested lease not found"),
         Refusal::LeaseExists => (Code::FailedPrecondition, "etcdserver: lease already exists"),
@@ -166,6 +171,8 @@ pub fn watch_create_reason(refusal: &Refusal) -> String {
         Refusal::InvalidToken | Refusal::OldAuthRevision { .. } | Refusal::Anonymous => {
             code_and_text(refusal)
         }
+        // Within the stream: as the stream's end it would end all watchers of a Go client.
+        Refusal::Limited(limited) => return limited.to_string(),
         // etcd tells a watcher nothing else.
         _ => code_and_text(&Refusal::PermissionDenied),
     };

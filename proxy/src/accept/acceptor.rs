@@ -14,6 +14,8 @@ use super::listener::Endpoint;
 use super::log_budget::Line;
 use super::strangers::Strangers;
 use super::worker::{Drain, Workers};
+use crate::identify::Source;
+use crate::limit::Limiter;
 use crate::metrics::ConnectionMetrics;
 
 /// As Go's servers have it: a peer that vanished is noticed in minutes.
@@ -35,11 +37,12 @@ impl Acceptor {
         listeners: Vec<Listening>,
         strangers: Arc<Strangers>,
         workers: Arc<Workers>,
+        limiter: Arc<Limiter>,
         drain: watch::Receiver<Drain>,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name("accept".to_owned()).spawn(move || {
-            runtime.block_on(accept_all(listeners, &strangers, &workers, drain));
+            runtime.block_on(accept_all(listeners, &strangers, &workers, &limiter, drain));
         })?;
         Ok(Self { thread })
     }
@@ -55,16 +58,17 @@ async fn accept_all(
     listeners: Vec<Listening>,
     strangers: &Arc<Strangers>,
     workers: &Arc<Workers>,
+    limiter: &Limiter,
     mut drain: watch::Receiver<Drain>,
 ) {
-    let loops = listeners.into_iter().map(|listening| accept(listening, strangers, workers));
+    let loops = listeners.into_iter().map(|listening| accept(listening, strangers, workers, limiter));
     tokio::select! {
         _ = futures_util::future::join_all(loops) => {}
         _ = drain.wait_for(|drain| *drain != Drain::Serving) => {}
     }
 }
 
-async fn accept(listening: Listening, strangers: &Arc<Strangers>, workers: &Arc<Workers>) {
+async fn accept(listening: Listening, strangers: &Arc<Strangers>, workers: &Arc<Workers>, limiter: &Limiter) {
     let Listening { socket, endpoint } = listening;
     let shared = workers.shared();
     let metrics = &shared.metrics.connections;
@@ -90,8 +94,10 @@ async fn accept(listening: Listening, strangers: &Arc<Strangers>, workers: &Arc<
             }
         };
         pause = Pause::default();
+        // Closed at once, before it costs a handshake.
+        let Some(source) = limiter.connect(Source::of(peer.ip())) else { continue };
         let place = strangers.admit(peer.ip(), &|| ConnectionMetrics::count(&metrics.evicted)).await;
-        workers.give(stream, peer, place, endpoint.clone());
+        workers.give(stream, peer, place, endpoint.clone(), source);
     }
 }
 

@@ -94,7 +94,9 @@ impl Server {
         let endpoint = Arc::new(Endpoint { tls: tls.clone(), grpc: true, pages: Pages::All });
         let strangers = Strangers::new(options.strangers);
         let listening = vec![Listening { socket, endpoint }];
-        let acceptor = Acceptor::start(listening, strangers.clone(), workers.clone(), draining).unwrap();
+        let limiter = crate::limit::Limiter::new(crate::limit::LimitRules::default());
+        let acceptor =
+            Acceptor::start(listening, strangers.clone(), workers.clone(), limiter, draining).unwrap();
         Self { address, drain, acceptor, workers, strangers, tls }
     }
 

@@ -16,6 +16,7 @@ use super::handler::Handler;
 use super::listener::Endpoint;
 use super::log_budget::LogBudget;
 use super::strangers::Place;
+use crate::limit::SourceSeat;
 use crate::metrics::Metrics;
 use crate::rpc::MessageRoom;
 
@@ -54,17 +55,18 @@ pub(super) struct Accepted {
     pub(super) counted: Counted,
 }
 
-/// Counts a connection among its thread's for as long as it lasts.
+/// Counts a connection among its thread's and its address's for as long as it lasts.
 pub(super) struct Counted {
     load: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
+    _source: SourceSeat,
 }
 
 impl Counted {
-    fn new(load: &Arc<AtomicUsize>, metrics: &Arc<Metrics>) -> Self {
+    fn new(load: &Arc<AtomicUsize>, metrics: &Arc<Metrics>, source: SourceSeat) -> Self {
         load.fetch_add(1, Ordering::Relaxed);
         crate::metrics::ConnectionMetrics::count(&metrics.connections.accepted);
-        Self { load: load.clone(), metrics: metrics.clone() }
+        Self { load: load.clone(), metrics: metrics.clone(), _source: source }
     }
 }
 
@@ -122,10 +124,11 @@ impl Workers {
         peer: std::net::SocketAddr,
         place: Place,
         endpoint: Arc<Endpoint>,
+        source: SourceSeat,
     ) {
         let least = self.workers.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed));
         if let Some(worker) = least {
-            let counted = Counted::new(&worker.load, &self.shared.metrics);
+            let counted = Counted::new(&worker.load, &self.shared.metrics, source);
             // A thread that is gone is draining: the connection closes with its place.
             drop(worker.inbox.send(Accepted { stream, peer, place, endpoint, counted }));
         }

@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 
 use crate::accept::HttpLimits;
 use crate::authorize::Endpoint;
-use crate::config::{AuthToken, AutoCompaction, Config, JwtMethod, Mode, TlsVersion};
+use crate::config::{AuthToken, AutoCompaction, Config, JwtMethod, LimitsSource, Mode, TlsVersion};
 use crate::identify::{JwtKeys, SimpleTokens, Tokens};
+use crate::limit::LimitRules;
 use crate::pki::{Demand, Serving};
 use crate::tls::{ClientCertificates, Revocation, TlsSources, Unlisted, Versions};
 
@@ -39,6 +40,17 @@ pub(super) fn rules(config: &Config) -> Rules {
         max_request_bytes: saturated(config.limits.request_bytes),
         // As etcd: five seconds of its own, and time for a new leader to be found.
         request_timeout: Duration::from_secs(5) + 2 * config.timing.election,
+    }
+}
+
+/// Those of a file of their own are read here; those of the section were read with it.
+pub(super) fn limit_rules(config: &Config) -> anyhow::Result<LimitRules> {
+    match &config.limits_source {
+        Some(source @ LimitsSource::File(path)) => {
+            let problems = |problems| anyhow::anyhow!("`{}` cannot be used: {problems}", path.display());
+            source.read().map_err(problems)
+        }
+        Some(LimitsSource::Section(_)) | None => Ok(config.limit_rules.clone()),
     }
 }
 

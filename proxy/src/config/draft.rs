@@ -115,6 +115,7 @@ pub(crate) struct Draft {
     pub metrics_tenants: u32,
     pub password_threads: u32,
     pub shutdown_grace: Duration,
+    pub limits_file: Option<PathBuf>,
 }
 
 impl Draft {
@@ -211,6 +212,7 @@ impl Draft {
             metrics_tenants: 0,
             password_threads: 0,
             shutdown_grace: Duration::ZERO,
+            limits_file: None,
         }
     }
 }

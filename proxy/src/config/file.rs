@@ -6,7 +6,7 @@
 use serde_norway::Value;
 
 use super::{
-    Mode, Warning,
+    Mode, Warning, limits,
     problem::{Problem, Problems, did_you_mean},
     raw::{Meaning, Raw, Source, legacy_warning, renamed_warning},
     table::{self, Effect, Flag, Kind, Section},
@@ -53,6 +53,10 @@ impl Reader {
             };
             let nested =
                 Section::NESTED.into_iter().find(|nested| section == Section::Top && nested.name() == key);
+            if section == Section::Top && key == limits::SECTION {
+                self.raw.limits = Some(value.clone());
+                continue;
+            }
             match (nested, value) {
                 (Some(_), Value::Null) => {}
                 (Some(nested), Value::Mapping(keys)) => self.section(nested, keys),
@@ -118,7 +122,8 @@ impl Reader {
                 && flag.section != section
         });
         let here = table::all().filter(|flag| flag.section == section).map(|flag| flag.key);
-        let sections = Section::NESTED.into_iter().filter(|_| section == Section::Top).map(Section::name);
+        let sections = Section::NESTED.into_iter().map(Section::name).chain([limits::SECTION]);
+        let sections = sections.filter(|_| section == Section::Top);
         let hint = match (elsewhere, did_you_mean(key, here.chain(sections))) {
             (Some(flag), _) => format!("; it is written `{}`", flag.path()),
             (None, Some(near)) => format!("; did you mean `{near}`?"),

@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{AuthToken, Ca, ClientCertificates, ClientTls, ClusterState, Config, Mode, problem::Problems};
+use super::{
+    AuthToken, Ca, ClientCertificates, ClientTls, ClusterState, Config, LimitsSource, Mode, problem::Problems,
+};
 
 /// Looks at the files that a configuration names: whether each can be read, and whether others can read a key. Apart
 /// from [`super::load`], because a configuration may be checked on another machine than the one it is for.
@@ -49,6 +51,11 @@ pub fn check_files(config: &Config) -> Problems {
                 problems.add(path_of(key), error.to_string());
             }
         }
+    }
+    if let Some(source @ LimitsSource::File(_)) = &config.limits_source
+        && let Err(limits) = source.read()
+    {
+        problems.append(limits);
     }
     if config.cluster_state == ClusterState::Existing && is_fresh(&config.data_dir) {
         problems.add(

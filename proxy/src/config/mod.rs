@@ -9,6 +9,7 @@
 mod draft;
 mod file;
 mod files;
+mod limits;
 mod problem;
 mod raw;
 mod resolve;
@@ -29,6 +30,8 @@ pub use self::{
 };
 
 pub(crate) use self::show::help_text_of;
+
+use crate::limit::LimitRules;
 
 /// Bytes, as settings have them. None: it is not a size.
 pub(crate) fn size(text: &str) -> Option<u64> {
@@ -87,6 +90,9 @@ pub struct Config {
     pub metrics: MetricsDetail,
     pub log: Log,
     pub own: Own,
+    /// What users and tenants may have of the server, and where that is written.
+    pub limit_rules: LimitRules,
+    pub limits_source: Option<LimitsSource>,
 
     /// Every setting as it was understood, in the order of the table; secrets are blanked.
     pub effective: Vec<Setting>,
@@ -234,6 +240,36 @@ pub struct Own {
     pub metrics_tenants: u32,
     /// How long open requests may take to finish after SIGTERM.
     pub shutdown_grace: Duration,
+}
+
+/// The file that limits are read from, at start and whenever it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LimitsSource {
+    /// The section `limits:` of the configuration file.
+    Section(PathBuf),
+    /// `--limits-file`.
+    File(PathBuf),
+}
+
+impl LimitsSource {
+    pub fn path(&self) -> &PathBuf {
+        match self {
+            Self::Section(path) | Self::File(path) => path,
+        }
+    }
+
+    /// Never a mix of old and new: all of it, or what is wrong with it.
+    pub fn read(&self) -> Result<LimitRules, Problems> {
+        let text = std::fs::read_to_string(self.path()).map_err(|error| {
+            let mut problems = Problems::default();
+            problems.add(self.path().display().to_string(), format!("cannot be read: {error}"));
+            problems
+        })?;
+        match self {
+            Self::Section(_) => limits::parse_section_of(&text),
+            Self::File(_) => limits::parse_file(&text),
+        }
+    }
 }
 
 /// One line of the effective configuration.

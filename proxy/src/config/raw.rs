@@ -40,6 +40,10 @@ pub(super) struct Given {
 #[derive(Debug, Default)]
 pub(super) struct Raw {
     given: BTreeMap<&'static str, Given>,
+    /// The section `limits:`, which is not made of single settings.
+    pub(super) limits: Option<serde_norway::Value>,
+    /// The configuration file that was read.
+    pub(super) file: Option<std::path::PathBuf>,
 }
 
 impl Raw {
@@ -260,7 +264,8 @@ pub(super) fn gather(
         .or_else(|| environment.get("ETCD_CONFIG_FILE"))
         .filter(|path| !path.is_empty());
     if let Some(path) = file {
-        let (raw, mut warnings, in_file) = file::read(mode, path);
+        let (mut raw, mut warnings, in_file) = file::read(mode, path);
+        raw.file = Some(path.into());
         let mut problems = line.problems.clone();
         problems.append(strays(line));
         problems.append(in_file);

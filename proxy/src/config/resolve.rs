@@ -8,13 +8,16 @@ mod token;
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Config, KeepAlive, Mode, Setting, Warning,
+    Config, KeepAlive, LimitsSource, Mode, Setting, Warning,
     draft::Draft,
+    limits,
     problem::Problems,
     raw::Raw,
     table::{self, Effect},
     url::Url,
 };
+
+use crate::limit::LimitRules;
 
 struct Resolver<'a> {
     mode: Mode,
@@ -54,6 +57,7 @@ impl Resolver<'_> {
             path => PathBuf::from(path),
         };
         let advertise_client = self.advertised(&draft, &listen_client);
+        let (limit_rules, limits_source) = self.limit_rules(&draft);
         let mut config = Config {
             mode: self.mode,
             data_dir,
@@ -78,6 +82,8 @@ impl Resolver<'_> {
             watch_progress_interval: draft.watch_progress_interval,
             metrics: draft.metrics,
             own: self.own(&draft),
+            limit_rules,
+            limits_source,
             log: self.log(draft.log_rotation, draft.rotation, draft.log),
             name: draft.name,
             cipher_suites: draft.cipher_suites,
@@ -88,7 +94,30 @@ impl Resolver<'_> {
             effective: Vec::new(),
         };
         config.effective = self.effective(&config);
+        config.effective.extend(config.limit_rules.told.iter().map(|(path, value)| Setting {
+            key: path.clone(),
+            value: value.clone(),
+            source: path.clone(),
+        }));
         config
+    }
+
+    fn limit_rules(&mut self, draft: &Draft) -> (LimitRules, Option<LimitsSource>) {
+        let rules = match &self.raw.limits {
+            Some(section) => limits::section_rules(section, self.problems),
+            None => LimitRules::default(),
+        };
+        let source = match (&draft.limits_file, &self.raw.file) {
+            (Some(_), _) if self.raw.limits.is_some() => {
+                self.problem("limits-file", "the section `limits` is given too; only one of them can hold");
+                None
+            }
+            (Some(file), _) => Some(LimitsSource::File(file.clone())),
+            // A section that is not there yet may be written while the server runs.
+            (None, Some(file)) => Some(LimitsSource::Section(file.clone())),
+            (None, None) => None,
+        };
+        (rules, source)
     }
 
     fn problem(&mut self, flag: &str, message: impl Into<String>) {

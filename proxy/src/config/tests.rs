@@ -1,5 +1,6 @@
 //! The configuration as operators write it. Here is what its tests share.
 
+mod limits;
 mod modes;
 mod refusals;
 mod settings;

@@ -80,6 +80,7 @@ impl Condition for EngineCondition {
             identity: engine.identity(),
             quota_bytes: engine.options().quota_bytes,
             quotas_reached: quota_watch::reached(self.port.view().limited()),
+            readers,
             tenants,
         }
     }

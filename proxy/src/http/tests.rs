@@ -34,6 +34,7 @@ impl Condition for Staged {
             identity: Identity { cluster_id: 1, member_id: 2 },
             alarms: Vec::new(),
             quota_bytes: None,
+            readers: Readers::Anybody,
             quotas_reached: [(80, 0), (95, 0), (100, 0)],
             tenants: if readers == Readers::Operators { vec![named] } else { Vec::new() },
         }

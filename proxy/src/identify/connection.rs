@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::jwt::Claims;
 use super::rules::Named;
 use super::simple_token::Entry;
+use crate::limit::Slot;
 use crate::rpc::{ConnectionRoom, MessageRoom};
 
 /// Told once, when the other side has shown who it is, so that its place among the strangers
@@ -54,6 +55,7 @@ pub struct ConnectionIdentity {
     certificate: Shown,
     proof: Box<dyn Proof>,
     room: Arc<ConnectionRoom>,
+    slot: Slot,
     /// A connection nearly always shows the same token; looking it up once is enough.
     last_token: Mutex<Option<LastToken>>,
     standing: Standing,
@@ -89,7 +91,8 @@ impl ConnectionIdentity {
         let room = MessageRoom::new(usize::MAX).connection();
         let server_name = server_name.map(|name| name.to_ascii_lowercase().into());
         let standing = Standing { is_over: AtomicBool::new(false), lapse: watch::Sender::new(None) };
-        Self { peer, tls, server_name, certificate, proof, room, last_token: Mutex::new(None), standing }
+        let (slot, last_token) = (Slot::default(), Mutex::new(None));
+        Self { peer, tls, server_name, certificate, proof, room, slot, last_token, standing }
     }
 
     /// Nothing that is asked from now on is answered, and streams end.
@@ -157,6 +160,11 @@ impl ConnectionIdentity {
 
     pub fn room(&self) -> &Arc<ConnectionRoom> {
         &self.room
+    }
+
+    /// Whose it is to limits.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
     }
 
     pub(super) fn recall(&self, token: &str) -> Option<Remembered> {

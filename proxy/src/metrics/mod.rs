@@ -10,6 +10,7 @@ mod engine;
 mod exposition;
 mod health;
 mod latency;
+mod limits;
 mod process;
 mod requests;
 mod rpc;
@@ -25,6 +26,8 @@ pub use health::{Check, HealthMetrics, Probe};
 pub(crate) use latency::{Latency, LatencyTotals};
 
 use crate::cli::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+use crate::http::Readers;
+use crate::limit::Limiter;
 use crate::policies::Policies;
 use crate::rpc::meter::RpcCounters;
 use crate::tls::ReloadingTls;
@@ -42,6 +45,8 @@ pub struct Metrics {
     pub tls: OnceLock<Arc<ReloadingTls>>,
     /// None: in tests.
     pub policies: Option<Arc<Policies>>,
+    /// Set once, when the server starts.
+    pub limiter: OnceLock<Arc<Limiter>>,
 }
 
 /// What the page shows that others know.
@@ -53,6 +58,7 @@ pub struct Moment {
     pub quota_bytes: Option<u64>,
     /// Quotas of keyspaces by threshold: (parts of a hundred, how many).
     pub quotas_reached: [(u64, u64); 3],
+    pub readers: Readers,
     /// Empty where tenants may read the page.
     pub tenants: Vec<TenantFigures>,
     /// Of the bundle that is in force; 0 for none.
@@ -94,6 +100,9 @@ impl Metrics {
         self.connections.write(&mut page);
         if let Some(tls) = self.tls.get() {
             certificates::write(&mut page, tls);
+        }
+        if let Some(limiter) = self.limiter.get() {
+            limits::write(&mut page, limiter, moment.readers);
         }
         process::write(&mut page);
         page.finish()

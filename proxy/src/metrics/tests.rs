@@ -13,6 +13,7 @@ fn moment() -> Moment {
         engine,
         identity: Identity { cluster_id: 1, member_id: 0xbac7_efc3_61f1_457e },
         alarms: vec![(7, "NOSPACE")],
+        readers: crate::http::Readers::Operators,
         quotas_reached: [(80, 2), (95, 1), (100, 0)],
         tenants: Vec::new(),
         quota_bytes: Some(2 << 30),

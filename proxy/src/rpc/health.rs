@@ -52,9 +52,11 @@ where
     let evidence = Evidence { connection: &connection, metadata: &metadata };
     let message = read_one(context, evidence, body).await?;
     meter.received();
+    let size = message.len();
     let Some(operation) = decode::health(message).map_err(|rejection| rejection.status())? else {
         return Ok(None);
     };
-    let reply = stack::run(context, evidence, operation).await.map_err(|refusal| status::of(&refusal))?;
-    encode::health(reply).map(Some).map_err(|refusal| status::of(&refusal))
+    let answered =
+        stack::run(context, evidence, operation, size).await.map_err(|refusal| status::of(&refusal))?;
+    encode::health(answered.reply).map(Some).map_err(|refusal| status::of(&refusal))
 }

@@ -15,8 +15,9 @@ use tonic::Status;
 
 use super::frame::{self, Messages};
 use super::meter::{Meter, Received};
-use super::{Call, decode, encode, read_many};
+use super::{Call, decode, encode, read_many, refuse};
 use crate::identify::ConnectionIdentity;
+use crate::limit::StreamSeat;
 use crate::stack::{self, Context, Evidence};
 use crate::status;
 
@@ -26,6 +27,7 @@ struct KeepAlive<B> {
     metadata: HeaderMap,
     messages: Messages<B>,
     received: Received,
+    _place: Option<StreamSeat>,
 }
 
 pub(super) fn serve<B>(context: &Arc<Context>, call: Call<B>, meter: Meter) -> Response<tonic::body::Body>
@@ -34,9 +36,14 @@ where
 {
     let Call { connection, metadata, body } = call;
     let evidence = Evidence { connection: &connection, metadata: &metadata };
+    let place = match stack::lasting(context, evidence) {
+        Ok(place) => place,
+        Err(refusal) => return refuse(meter, &status::of(&refusal)),
+    };
     let messages = read_many(context, evidence, body);
     let received = meter.received_counter();
-    let stream = KeepAlive { context: context.clone(), connection, metadata, messages, received };
+    let stream =
+        KeepAlive { context: context.clone(), connection, metadata, messages, received, _place: place };
     let answers = stream::unfold(stream, |mut stream| async move {
         let answer = stream.next().await.transpose()?;
         Some((answer, stream))
@@ -51,13 +58,14 @@ where
     async fn next(&mut self) -> Result<Option<pb::LeaseKeepAliveResponse>, Status> {
         let Some(message) = self.messages.next().await? else { return Ok(None) };
         self.received.count();
+        let size = message.len();
         let request = decode::message(message).map_err(|rejection| rejection.status())?;
         let evidence = Evidence { connection: &self.connection, metadata: &self.metadata };
         // Behind a checkpoint it waits for the log, as long as a write would.
-        let kept = stack::run(&self.context, evidence, decode::keep_alive(request));
+        let kept = stack::run(&self.context, evidence, decode::keep_alive(request), size);
         let kept = tokio::time::timeout(self.context.request_timeout, kept).await;
         kept.unwrap_or(Err(Refusal::TimedOut))
-            .and_then(|reply| encode::lease_keep_alive(self.context.identity, reply))
+            .and_then(|answered| encode::lease_keep_alive(self.context.identity, answered.reply))
             .map(Some)
             .map_err(|refusal| status::of(&refusal))
     }

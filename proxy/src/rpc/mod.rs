@@ -28,7 +28,7 @@ use keygate_core::Refusal;
 use tonic::{Code, Status};
 
 use crate::identify::ConnectionIdentity;
-use crate::stack::{self, Context, Evidence};
+use crate::stack::{self, Answered, Context, Evidence};
 use crate::status;
 use asked::Asked;
 use deadline::Deadline;
@@ -158,10 +158,12 @@ where
         return Err(status::of(&Refusal::RequestTooLarge { size, limit }));
     }
     meter.begins(&operation);
-    match stack::run(context, evidence, operation).await {
-        Ok(reply) => {
+    match stack::run(context, evidence, operation, size).await {
+        Ok(Answered { reply, admission }) => {
             meter.done(&reply.answer);
-            encode(context.identity, reply)
+            let message = encode(context.identity, reply)?;
+            admission.sent(message.len());
+            Ok(message)
         }
         Err(refusal) => {
             if refusal == Refusal::TimedOut {

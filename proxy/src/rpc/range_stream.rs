@@ -7,7 +7,6 @@ use futures_util::stream;
 use http::Response;
 use http_body::Body;
 use keygate_core::Refusal;
-use keygate_engine::RangeChunks;
 use keygate_proto::etcdserverpb as pb;
 use tonic::Status;
 
@@ -15,7 +14,7 @@ use super::decode::Decode;
 use super::frame;
 use super::meter::Meter;
 use super::{Call, encode, read_one, refuse};
-use crate::stack::{self, Context, Evidence};
+use crate::stack::{self, Chunks, Context, Evidence};
 use crate::{status, transform};
 
 pub(super) async fn serve<B>(
@@ -28,15 +27,19 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     match open(context, call, decode, &meter).await {
-        Ok(chunks) => {
+        Ok(opened) => {
             let identity = context.identity;
-            let messages = stream::unfold(chunks, move |mut chunks| async move {
-                let response = match chunks.next().await? {
-                    Ok(chunk) => transform::open(chunk.reply)
-                        .and_then(|reply| encode::range_chunk(identity, reply, chunk.last)),
+            let messages = stream::unfold(opened, move |mut opened| async move {
+                let response = match opened.chunks.next().await? {
+                    Ok(chunk) => transform::open(chunk.reply).and_then(|reply| {
+                        if let Some(payer) = &mut opened.payer {
+                            payer.found(&reply.answer)?;
+                        }
+                        encode::range_chunk(identity, reply, chunk.last)
+                    }),
                     Err(refusal) => Err(refusal),
                 };
-                Some((response.map_err(|refusal: Refusal| status::of(&refusal)), chunks))
+                Some((response.map_err(|refusal: Refusal| status::of(&refusal)), opened))
             });
             frame::stream_response::<pb::RangeStreamResponse, _>(messages, meter)
         }
@@ -44,12 +47,7 @@ where
     }
 }
 
-async fn open<B>(
-    context: &Context,
-    call: Call<B>,
-    decode: Decode,
-    meter: &Meter,
-) -> Result<RangeChunks, Status>
+async fn open<B>(context: &Context, call: Call<B>, decode: Decode, meter: &Meter) -> Result<Chunks, Status>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
@@ -57,6 +55,7 @@ where
     let evidence = Evidence { connection: &connection, metadata: &metadata };
     let message = read_one(context, evidence, body).await?;
     meter.received();
+    let size = message.len();
     let operation = decode(message, &context.limits).map_err(|rejection| rejection.status())?;
-    stack::run_stream(context, evidence, operation).map_err(|refusal| status::of(&refusal))
+    stack::run_stream(context, evidence, operation, size).map_err(|refusal| status::of(&refusal))
 }

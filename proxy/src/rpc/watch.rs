@@ -7,7 +7,7 @@
 //! Order: the answer to a create request is queued before the session is asked for anything else,
 //! so it precedes the watcher's events; answers to requests keep the requests' order.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,9 +24,10 @@ use tonic::Status;
 
 use super::frame::{self, Messages};
 use super::meter::{Meter, Received};
-use super::{Call, decode, encode, message_limit, read_many};
+use super::{Call, decode, encode, message_limit, read_many, refuse};
 use crate::identify::ConnectionIdentity;
-use crate::stack::{self, Context, Evidence};
+use crate::limit::{Payer, StreamSeat, WatcherSeat};
+use crate::stack::{self, Context, Evidence, Watching};
 use crate::{status, transform};
 
 /// In the place of a watcher's id: no watcher, or all of them.
@@ -43,9 +44,16 @@ struct Watch<B> {
     /// Ready to be sent.
     queue: VecDeque<pb::WatchResponse>,
     /// Watchers that were announced and have not ended.
-    watchers: BTreeSet<i64>,
+    watchers: BTreeMap<i64, Place>,
     /// The client will ask for nothing more; what it has asked for goes on.
     requests_ended: bool,
+    _place: Option<StreamSeat>,
+}
+
+/// What a watcher holds of its user's limits.
+struct Place {
+    payer: Option<Payer>,
+    _seat: Option<WatcherSeat>,
 }
 
 pub(super) fn serve<B>(context: &Arc<Context>, call: Call<B>, meter: Meter) -> Response<tonic::body::Body>
@@ -55,6 +63,10 @@ where
     let Call { connection, metadata, body } = call;
     let evidence = Evidence { connection: &connection, metadata: &metadata };
     let keyspace = stack::keyspace_of(context, evidence);
+    let place = match stack::lasting(context, evidence) {
+        Ok(place) => place,
+        Err(refusal) => return refuse(meter, &status::of(&refusal)),
+    };
     let messages = read_many(context, evidence, body);
     let watch = Watch {
         session: context.port.watch_session(keyspace),
@@ -65,8 +77,9 @@ where
         metadata,
         keyspace,
         queue: VecDeque::new(),
-        watchers: BTreeSet::new(),
+        watchers: BTreeMap::new(),
         requests_ended: false,
+        _place: place,
     };
     let responses = stream::unfold(watch, |mut watch| async move {
         let response = watch.next().await.transpose()?;
@@ -99,10 +112,11 @@ where
 
     fn request(&mut self, message: Bytes) -> Result<(), Status> {
         self.received.count();
+        let size = message.len();
         let pb::WatchRequest { request_union } =
             decode::message(message).map_err(|rejection| rejection.status())?;
         match request_union {
-            Some(RequestUnion::CreateRequest(request)) => self.create(request),
+            Some(RequestUnion::CreateRequest(request)) => self.create(request, size),
             Some(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id })) => self.cancel(watch_id),
             Some(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})) if !self.watchers.is_empty() => {
                 self.session.request_progress();
@@ -114,19 +128,20 @@ where
         Ok(())
     }
 
-    fn create(&mut self, request: pb::WatchCreateRequest) {
+    fn create(&mut self, request: pb::WatchCreateRequest, size: usize) {
         let request = decode::watch_create(request);
         // Before the policy is asked, as in etcd: it tells nothing.
         if request.start_revision < 0 {
             return self.not_created(create_error(&WatchCreateError::NegativeStart).to_owned());
         }
         let evidence = Evidence { connection: &self.connection, metadata: &self.metadata };
-        let created = stack::watch(&self.context, &mut self.session, evidence, Operation::Watch(request));
+        let created =
+            stack::watch(&self.context, &mut self.session, evidence, Operation::Watch(request), size);
         match created {
-            Ok(Ok(created)) => {
+            Ok(Ok(Watching { created, seat, payer })) => {
                 let header = self.header(created.revision);
                 let watch_id = created.watch_id;
-                self.watchers.insert(watch_id);
+                self.watchers.insert(watch_id, Place { payer, _seat: seat });
                 self.queue.push_back(pb::WatchResponse {
                     header,
                     watch_id,
@@ -171,6 +186,9 @@ where
                     .map(open_event)
                     .collect::<Result<Vec<_>, Refusal>>()
                     .map_err(|refusal| status::of(&refusal))?;
+                if let Some(Place { payer: Some(payer), .. }) = self.watchers.get(&watch_id) {
+                    payer.sent(events.iter().map(size_of_event).sum());
+                }
                 let header = self.header(revision);
                 let response = pb::WatchResponse { header, watch_id, events, ..Default::default() };
                 if fragment_ok {
@@ -210,7 +228,7 @@ where
             | WatchUpdate::Progress { watch_id, .. }
             | WatchUpdate::Compacted { watch_id, .. }
             | WatchUpdate::TooSlow { watch_id, .. }
-            | WatchUpdate::Denied { watch_id, .. } => self.watchers.contains(watch_id),
+            | WatchUpdate::Denied { watch_id, .. } => self.watchers.contains_key(watch_id),
         }
     }
 
@@ -226,6 +244,11 @@ where
 
 fn open_event(event: Event<Sealed>) -> Result<keygate_proto::mvccpb::Event, Refusal> {
     transform::open_event(event).map(encode::event)
+}
+
+/// What limits count of it.
+fn size_of_event(event: &keygate_proto::mvccpb::Event) -> usize {
+    [&event.kv, &event.prev_kv].into_iter().flatten().map(|kv| kv.key.len() + kv.value.len()).sum()
 }
 
 /// Why a watch that was allowed was not made.

@@ -118,7 +118,13 @@ fn table() -> Vec<(Refusal, Code, &'static str)> {
             NotFound,
             "keygate: there is no policy revision `3` whose bundle is kept",
         ),
+        (R::Limited(limited()), ResourceExhausted, "etcdserver: too many requests"),
     ]
+}
+
+fn limited() -> Box<keygate_core::Limited> {
+    let retry = keygate_core::Retry::WhenFreed;
+    Box::new(keygate_core::Limited { rule: "in-flight", subject: "user `alice`".into(), limit: 7, retry })
 }
 
 fn tenant() -> keygate_core::TenantName {
@@ -129,7 +135,7 @@ fn bound(kind: QuotaKind) -> Box<QuotaBound> {
     Box::new(QuotaBound { kind, prefix: b"app/\xff".as_slice().into(), limit: 3, used: 5 })
 }
 
-const VARIANTS: usize = 66;
+const VARIANTS: usize = 67;
 
 fn position(refusal: &Refusal) -> usize {
     use Refusal as R;
@@ -150,6 +156,7 @@ fn position(refusal: &Refusal) -> usize {
         R::FutureRevision => 13,
         R::NoSpace => 14,
         R::TooManyRequests => 15,
+        R::Limited(_) => 66,
         R::LeaseNotFound => 16,
         R::LeaseExists => 17,
         R::LeaseTtlTooLarge => 18,

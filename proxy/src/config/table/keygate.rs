@@ -70,6 +70,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "Authorities of tenants, and rules from names in certificates to tenants, users and groups, YAML. Read again when it changes.",
     )
     .sets(|draft, text| draft::path(&mut draft.identity_rules_file, text)),
+    own(
+        "limits-file",
+        Kind::Path,
+        "",
+        "File with the section `limits:` (rates, sizes and counts for tenants and users); read again when it changes.",
+    )
+    .sets(|draft, text| draft::path(&mut draft.limits_file, text)),
     // Well below the 90 s after which systemd kills, and the 30 s of Kubernetes.
     own("shutdown-grace", Kind::Duration, "10s", "Time that open requests have to finish after SIGTERM.")
         .sets(|draft, text| draft::put(&mut draft.shutdown_grace, values::duration(text))),

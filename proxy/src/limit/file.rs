@@ -1,0 +1,64 @@
+//! The file that holds the limits, read again when it changes. One that cannot be used changes nothing.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Limiter;
+use crate::config::LimitsSource;
+
+pub struct LimitsFile {
+    source: LimitsSource,
+    limiter: Arc<Limiter>,
+    /// What the file was when it was last looked at, usable or not.
+    seen: Mutex<Option<Stamp>>,
+}
+
+/// Enough of a file's metadata to notice a new one. None: it cannot be looked at.
+type Stamp = (u64, u64, u64, i64, i64);
+
+fn stamp(path: &PathBuf) -> Option<Stamp> {
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino(), file.len(), file.ctime(), file.ctime_nsec()))
+}
+
+impl LimitsFile {
+    /// `limiter` has what the file said when the server started.
+    pub fn new(source: LimitsSource, limiter: Arc<Limiter>) -> Self {
+        let seen = Mutex::new(stamp(source.path()));
+        Self { source, limiter, seen }
+    }
+
+    /// To be called about once a second.
+    pub fn reload_if_changed(&self) {
+        let now = stamp(self.source.path());
+        if std::mem::replace(&mut *self.seen.lock(), now) != now {
+            self.reload();
+        }
+    }
+
+    /// Reads the file whether it changed or not. Says in the log what came of it.
+    pub fn reload(&self) {
+        let file = self.source.path().display();
+        match self.source.read() {
+            Ok(rules) if rules == *self.limiter.rules() => {
+                tracing::info!(%file, "limits were read again, and are the same")
+            }
+            Ok(rules) => {
+                let count = rules.told.len();
+                self.limiter.adopt(rules);
+                tracing::info!(%file, rules = count, "limits were read again, and are in force");
+            }
+            Err(problems) => {
+                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                tracing::error!(
+                    %file,
+                    problems = problems.join("; "),
+                    "changed limits cannot be used; the previous ones stay in force"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Limits as operators write them and clients meet them: a real process, over TLS.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic, in its helpers too")]
+
+#[allow(dead_code, reason = "each test uses its part")]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use keygate_proto::etcdserverpb as pb;
+use keygate_proto::rpc::{QuotaFailure, RetryInfo};
+use pb::auth_client::AuthClient;
+use pb::kv_client::KvClient;
+use pb::lease_client::LeaseClient;
+use pb::watch_client::WatchClient;
+use prost::Message as _;
+use support::{Caller, Server, Shown};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Code, Status};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Limited {
+    server: Server,
+    directory: TempDir,
+    root: Caller,
+}
+
+impl Limited {
+    /// A server with these limits, and users of these names that may do all in their tenant.
+    async fn start(limits: &str, users: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("limits.yaml");
+        std::fs::write(&path, limits).unwrap();
+        let server = Server::start(&["--limits-file", path.to_str().unwrap()]);
+        let root = server.named("root").await;
+        let mut auth = AuthClient::new(root.signed());
+        for user in users {
+            let (name, password) = ((*user).to_owned(), format!("of {user}"));
+            let add = pb::AuthUserAddRequest { name: name.clone(), password, ..Default::default() };
+            auth.user_add(add).await.unwrap();
+            let grant = pb::AuthUserGrantRoleRequest { user: name, role: "root".to_owned() };
+            auth.user_grant_role(grant).await.unwrap();
+        }
+        Self { server, directory, root }
+    }
+
+    fn rewrite(&self, limits: &str) {
+        let (path, new) = (self.directory.path().join("limits.yaml"), self.directory.path().join("new"));
+        std::fs::write(&new, limits).unwrap();
+        std::fs::rename(new, path).unwrap();
+    }
+}
+
+async fn put(caller: &Caller, key: &str, value: &str) -> Result<(), Status> {
+    let (key, value) = (key.to_owned().into(), value.to_owned().into());
+    let request = pb::PutRequest { key, value, ..Default::default() };
+    KvClient::new(caller.signed()).put(request).await.map(drop)
+}
+
+async fn range(caller: &Caller, limit: i64) -> Result<pb::RangeResponse, Status> {
+    let everything = bytes::Bytes::from_static(b"\0");
+    let request =
+        pb::RangeRequest { key: everything.clone(), range_end: everything, limit, ..Default::default() };
+    Ok(KvClient::new(caller.signed()).range(request).await?.into_inner())
+}
+
+async fn grant(caller: &Caller, ttl: i64) -> Result<pb::LeaseGrantResponse, Status> {
+    let request = pb::LeaseGrantRequest { ttl, id: 0 };
+    Ok(LeaseClient::new(caller.signed()).lease_grant(request).await?.into_inner())
+}
+
+fn told(result: Result<impl std::fmt::Debug, Status>) -> (Code, String) {
+    let status = result.unwrap_err();
+    (status.code(), status.message().to_owned())
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_come_again_and_nobody_else_is_refused() {
+    let limits = "limits: {tenant: {user: {writes: {rate: 5/m, burst: 3}}, users: {bob: {writes: none}}}}";
+    let limited = Limited::start(limits, &["alice", "bob"]).await;
+    let alice = limited.server.logged_in("alice", "of alice").await;
+    let bob = limited.server.logged_in("bob", "of bob").await;
+    for _ in 0..3 {
+        put(&alice, "k", "v").await.unwrap();
+    }
+    let status = put(&alice, "k", "v").await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "etcdserver: too many requests"));
+    let said = |name| status.metadata().get(name).unwrap().to_str().unwrap().parse::<u64>().unwrap();
+    assert!((1..=12_000).contains(&said("grpc-retry-pushback-ms")), "{status:?}");
+    assert_eq!((said("x-ratelimit-remaining"), said("x-ratelimit-reset") > 12), (0, true));
+    let details = keygate_proto::rpc::Status::decode(status.details()).unwrap().details;
+    let retry = RetryInfo::decode(details[0].value.as_slice()).unwrap().retry_delay.unwrap();
+    assert!((1..=12).contains(&(retry.seconds + 1)));
+    let failure = QuotaFailure::decode(details[1].value.as_slice()).unwrap();
+    assert_eq!(failure.violations[0].subject, "user `alice` of tenant `default`");
+    // Reads are of another class, and bob another user.
+    range(&alice, 0).await.unwrap();
+    for _ in 0..20 {
+        put(&bob, "k", "v").await.unwrap();
+    }
+    // On another connection alice is still alice.
+    let again = limited.server.logged_in("alice", "of alice").await;
+    assert_eq!(told(put(&again, "k", "v").await).0, Code::ResourceExhausted);
+    let page = limited.server.page("/metrics").await;
+    let line = "keygate_limit_refusals_total{class=\"write\",rule=\"writes\",tenant=\"\"} 2";
+    assert!(page.contains(line), "the client port's page counts and names nobody: {page}");
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_in_etcds_words() {
+    let limits = "limits:
+  tenant:
+    key-size: 10
+    value-size: 1KiB
+    txn-operations: 3
+    range-rows: 2
+    leases: 3
+    lease-ttl-min: 30s
+    lease-ttl-max: 1h
+    prefixes: {/small/: {value-size: 4}}
+    users: {root: {key-size: none}}
+";
+    let limited = Limited::start(limits, &["alice"]).await;
+    let alice = limited.server.logged_in("alice", "of alice").await;
+    let too_large = (Code::InvalidArgument, "etcdserver: request is too large".to_owned());
+    assert_eq!(told(put(&alice, "longer than ten", "v").await), too_large);
+    assert_eq!(told(put(&alice, "k", &"v".repeat(1025)).await), too_large);
+    assert_eq!(told(put(&alice, "/small/k", "five!").await), too_large);
+    for key in ["a", "b", "/small/k"] {
+        put(&alice, key, "four").await.unwrap();
+    }
+    let put_op = |key: &str| {
+        let put = pb::PutRequest { key: key.to_owned().into(), ..Default::default() };
+        pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) }
+    };
+    let txn = pb::TxnRequest { success: ["1", "2", "3", "4"].map(put_op).into(), ..Default::default() };
+    assert_eq!(
+        told(KvClient::new(alice.signed()).txn(txn).await),
+        (Code::InvalidArgument, "etcdserver: too many operations in txn request".to_owned())
+    );
+    // Three keys are there: all are too many, pages of two are not, and are told there is more.
+    assert_eq!(told(range(&alice, 0).await).0, Code::ResourceExhausted);
+    let page = range(&alice, 2).await.unwrap();
+    assert_eq!((page.kvs.len(), page.more, page.count), (2, true, 3));
+    assert_eq!(
+        told(grant(&alice, 3601).await),
+        (Code::OutOfRange, "etcdserver: too large lease TTL".to_owned())
+    );
+    assert_eq!(grant(&alice, 1).await.unwrap().ttl, 30, "raised, as etcd raises it");
+    let several = (0..6).map(|_| grant(&alice, 60));
+    let granted = futures_util::future::join_all(several).await;
+    assert_eq!(granted.iter().filter(|grant| grant.is_ok()).count(), 2, "three leases in all");
+    assert!(
+        granted.into_iter().filter_map(Result::err).all(|status| status.code() == Code::ResourceExhausted)
+    );
+}
+
+#[tokio::test]
+async fn a_watcher_too_many_is_cancelled_within_its_stream_and_the_others_go_on() {
+    let limited = Limited::start("limits: {tenant: {watches: 2}}", &["alice"]).await;
+    let alice = limited.server.logged_in("alice", "of alice").await;
+    let (requests, outgoing) = mpsc::unbounded_channel();
+    let create = |key: &str| pb::WatchRequest {
+        request_union: Some(pb::watch_request::RequestUnion::CreateRequest(pb::WatchCreateRequest {
+            key: key.to_owned().into(),
+            ..Default::default()
+        })),
+    };
+    ["a", "b", "c"].into_iter().for_each(|key| requests.send(create(key)).unwrap());
+    let mut watch = WatchClient::new(alice.signed());
+    let mut answers = watch.watch(UnboundedReceiverStream::new(outgoing)).await.unwrap().into_inner();
+    let mut created = Vec::new();
+    for _ in 0..3 {
+        let answer = answers.message().await.unwrap().unwrap();
+        created.push((answer.created, answer.canceled, answer.cancel_reason.contains("`watches`")));
+    }
+    assert_eq!(created, [(true, false, false), (true, false, false), (true, true, true)]);
+    put(&limited.root, "b", "v").await.unwrap();
+    let event = answers.message().await.unwrap().unwrap();
+    assert_eq!((event.watch_id, event.events.len()), (1, 1));
+    // Who ends one may begin another.
+    let cancel = pb::WatchCancelRequest { watch_id: 0 };
+    let request_union = Some(pb::watch_request::RequestUnion::CancelRequest(cancel));
+    requests.send(pb::WatchRequest { request_union }).unwrap();
+    assert!(answers.message().await.unwrap().unwrap().canceled);
+    requests.send(create("c")).unwrap();
+    let answer = answers.message().await.unwrap().unwrap();
+    assert_eq!((answer.created, answer.canceled), (true, false));
+}
+
+#[tokio::test]
+async fn keepalives_are_delayed_and_never_refused() {
+    let limited = Limited::start("limits: {tenant: {keepalives: {rate: 10, burst: 1}}}", &["alice"]).await;
+    let alice = limited.server.logged_in("alice", "of alice").await;
+    let id = grant(&alice, 600).await.unwrap().id;
+    let requests = tokio_stream::iter((0..8).map(move |_| pb::LeaseKeepAliveRequest { id }));
+    let begin = Instant::now();
+    let mut answers = LeaseClient::new(alice.signed()).lease_keep_alive(requests).await.unwrap().into_inner();
+    let mut kept = 0;
+    while let Some(answer) = answers.message().await.unwrap() {
+        assert_eq!(answer.ttl, 600);
+        kept += 1;
+    }
+    assert_eq!(kept, 8);
+    assert!(begin.elapsed() >= Duration::from_millis(600), "{:?} for eight at ten a second", begin.elapsed());
+}
+
+#[tokio::test]
+async fn limits_change_while_the_server_runs_and_a_bad_file_changes_nothing() {
+    let limited = Limited::start("limits: {tenant: {value-size: 1}}", &["alice"]).await;
+    let alice = limited.server.logged_in("alice", "of alice").await;
+    let until = async |fits: bool| {
+        let begin = Instant::now();
+        while put(&alice, "k", "two").await.is_ok() != fits {
+            assert!(begin.elapsed() < PATIENCE, "the file was not read again");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    until(false).await;
+    limited.rewrite("limits: {tenant: {value-size: 3}}");
+    until(true).await;
+    for bad in ["limits: {tenant: {value-sise: 1}}", "limits: {tenant: {value-size: -1}}", ""] {
+        limited.rewrite(bad);
+        // Another change shows that the bad one was looked at.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        put(&alice, "k", "two").await.unwrap();
+    }
+    limited.rewrite("limits: {tenant: {value-size: 2}}");
+    until(false).await;
+}
+
+#[tokio::test]
+async fn connections_and_logins_are_counted_where_they_belong() {
+    let limits = "limits: {tenant: {users: {alice: {connections: 2}, bob: {logins: {rate: 3/h, burst: 3}}}}}";
+    let limited = Limited::start(limits, &["alice", "bob"]).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let alice = limited.server.logged_in("alice", "of alice").await;
+        put(&alice, "k", "v").await.unwrap();
+        held.push(alice);
+    }
+    let third = limited.server.logged_in("alice", "of alice").await;
+    assert_eq!(told(put(&third, "k", "v").await).0, Code::ResourceExhausted);
+    held.pop();
+    let begin = Instant::now();
+    // The server has yet to notice that the connection has gone.
+    while put(&third, "k", "v").await.is_err() {
+        assert!(begin.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for _ in 0..3 {
+        assert_eq!(told(limited.server.login("bob", "wrong").await).0, Code::InvalidArgument);
+    }
+    assert_eq!(told(limited.server.login("bob", "of bob").await).0, Code::ResourceExhausted);
+    limited.server.login("alice", "of alice").await.unwrap();
+}
+
+/// A stranger who names a tenant must not use up what its users may ask for.
+#[tokio::test]
+async fn strangers_take_nothing_from_anybody() {
+    let limits = "limits: {tenant: {requests: {rate: 20/h, burst: 20}, users: {root: {requests: none}}}}";
+    let limited = Limited::start(limits, &[]).await;
+    let nobody = limited.server.caller(Shown::default()).await;
+    for _ in 0..40 {
+        assert_eq!(told(put(&nobody, "k", "v").await).0, Code::InvalidArgument);
+    }
+    put(&limited.root, "k", "v").await.unwrap();
+}
