@@ -35,6 +35,8 @@ pub enum InternalReason {
     /// The space quota was hit.
     SpaceAlarm,
     HealthProbe,
+    /// The bundle in the folder that the operator named.
+    PolicyFiles,
 }
 
 #[derive(Clone, Debug)]

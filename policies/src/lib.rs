@@ -41,7 +41,7 @@ pub use model::{BUNDLE_MODEL, BundleModelError, BundleOracle, OracleAnswer, Orac
 pub use model::{Model, ModelError, Oracle, validate};
 pub use rows::{RowError, rows};
 pub use segments::RowId;
-pub use serving::digest_of_tar;
+pub use serving::{Trust, digest_of_tar};
 pub use tables::rows_of_tables;
 pub use testing::{Failure, Report, run_tests};
 pub use who::{Holder, who_can};

@@ -1,6 +1,6 @@
 //! What a server asks of bundles: is this one fit to be applied, and its rulings.
 
-use crate::bundle::{Action, Bundle, Context, Effect, Files, Instant, OnPartial, Verb};
+use crate::bundle::{Action, Bundle, Context, Effect, Files, Instant, OnPartial, Verb, VerifyingKey, verify};
 use crate::compiler::Compiler;
 use crate::decision::{Asker, BundlePolicy};
 use crate::testing::run_tests;
@@ -23,14 +23,24 @@ pub fn digest_of_tar(parts: &[Bytes]) -> BundleDigest {
     BundleDigest(name)
 }
 
-/// A bundle that came in parts.
-fn read(digest: &BundleDigest, parts: &[Bytes]) -> Result<Bundle, String> {
+/// Whose signatures a bundle needs.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    pub keys: Vec<VerifyingKey>,
+    pub needed: usize,
+}
+
+/// The files of a bundle that came in parts.
+fn files(digest: &BundleDigest, parts: &[Bytes]) -> Result<Files, String> {
     let found = digest_of_tar(parts);
     if found != *digest {
         return Err(format!("its content is `{found}`, not `{digest}` as announced"));
     }
-    let files = Files::from_tar(&parts.concat()).map_err(|error| error.to_string())?;
-    Bundle::read(&files).map_err(|findings| told(findings.iter().map(ToString::to_string)))
+    Files::from_tar(&parts.concat()).map_err(|error| error.to_string())
+}
+
+fn read(files: &Files) -> Result<Bundle, String> {
+    Bundle::read(files).map_err(|findings| told(findings.iter().map(ToString::to_string)))
 }
 
 fn told(findings: impl Iterator<Item = String>) -> String {
@@ -82,11 +92,20 @@ impl Compiler {
     ///
     /// # Errors
     /// Everything that is wrong with it, a finding a line.
-    pub fn prepare(&self, digest: &BundleDigest, parts: &[Bytes]) -> Result<Arc<BundlePolicy>, String> {
+    pub fn prepare(
+        &self,
+        digest: &BundleDigest,
+        parts: &[Bytes],
+        trust: Option<&Trust>,
+    ) -> Result<Arc<BundlePolicy>, String> {
+        let files = files(digest, parts)?;
+        if let Some(trust) = trust {
+            verify(&files, &trust.keys, trust.needed).map_err(|error| error.to_string())?;
+        }
         if let Some(policy) = self.prepared(digest) {
             return Ok(policy);
         }
-        let policy = Arc::new(BundlePolicy::compile(Arc::new(read(digest, parts)?)));
+        let policy = Arc::new(BundlePolicy::compile(Arc::new(read(&files)?)));
         if let Some(why) = unfit(&policy) {
             return Err(why);
         }
@@ -103,7 +122,7 @@ impl Compiler {
         if let Some(policy) = self.prepared(digest) {
             return Ok(policy);
         }
-        let policy = Arc::new(BundlePolicy::compile(Arc::new(read(digest, parts)?)));
+        let policy = Arc::new(BundlePolicy::compile(Arc::new(read(&files(digest, parts)?)?)));
         self.remember(*digest, &policy);
         Ok(policy)
     }

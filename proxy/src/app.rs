@@ -27,7 +27,8 @@ use crate::identify::{Identifier, PasswordPool};
 use crate::limit::{Limiter, LimitsFile};
 use crate::metrics::Metrics;
 use crate::notify::State;
-use crate::policies::Policies;
+use crate::policies::{self, Policies};
+use crate::policy_files::{Following, PolicyFiles};
 use crate::quota_watch::QuotaWatch;
 use crate::rpc::GrpcService;
 use crate::stack::Context;
@@ -51,7 +52,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let options = settings::engine(&config);
     let compile = compiler.clone();
     let engine = tokio::task::spawn_blocking(move || Engine::open(options, compile)).await??;
-    let policies = Arc::new(Policies::new(compiler));
+    let trust = policies::trust(&config.own.policy_keys, config.own.policy_keys_needed)?;
+    let policies = Arc::new(Policies::new(compiler, trust));
 
     let certificates = pki::prepare(&config, SystemTime::now().into())?;
     let passwords = PasswordPool::start(config.own.password_threads, config.bcrypt_cost)?;
@@ -70,6 +72,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         // Fresh, so nobody has set it.
         let _first = metrics.tls.set(tls.clone());
     }
+    // Before anybody is served: a fresh server begins with its bundle.
+    let policy_files = match config.own.policy_dir.clone() {
+        Some(path) => Some(PolicyFiles::new(path, policies.clone(), engine.port()).start().await),
+        None => None,
+    };
     let shared = Shared::new(settings::http(&config), metrics.clone());
     let (drain, draining) = watch::channel(Drain::Serving);
     let limiter = Limiter::new(settings::limit_rules(&config)?);
@@ -89,7 +96,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let _gone = writeln!(std::io::stdout(), "{steps}");
     }
 
-    let fatal = signals.wait(&engine, tls.as_deref(), &limits, &config).await;
+    let fatal = signals.wait(&engine, tls.as_deref(), &limits, policy_files.as_ref(), &config).await;
+    drop(policy_files);
     let deadline = match &fatal {
         // What cannot be written any more is not waited for.
         Some(_) => Instant::now(),
@@ -222,6 +230,7 @@ impl Signals {
         engine: &Engine,
         tls: Option<&ReloadingTls>,
         limits: &Reloading,
+        policy_files: Option<&Following>,
         config: &Arc<Config>,
     ) -> Option<String> {
         // The first look was at the start.
@@ -237,10 +246,13 @@ impl Signals {
                 _ = self.interrupt.recv() => return None,
                 _ = self.terminate.recv() => return None,
                 _ = self.hangup.recv() => {
-                    tracing::info!("SIGHUP: reading TLS files, identity rules and limits again");
+                    tracing::info!("SIGHUP: reading TLS files, identity rules, limits and the policy bundle again");
                     limits.reload();
                     if let Some(tls) = tls {
                         tls.reload();
+                    }
+                    if let Some(files) = policy_files {
+                        files.ask();
                     }
                 }
                 _ = daily.tick() => renew(config.clone()),

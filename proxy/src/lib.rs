@@ -41,6 +41,7 @@ pub mod cli;
 pub mod logging;
 pub mod notify;
 pub mod pki;
+pub mod policy_files;
 
 // Starts everything, and ends it.
 pub mod app;

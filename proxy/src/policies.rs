@@ -1,6 +1,7 @@
 //! The platform's policy at the gateway: bundles are compiled here, off the serving threads and before they are
 //! proposed, so that neither requests nor the applying thread wait for one; and questions about them are answered.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,11 +10,37 @@ use keygate_core::{
     BUNDLE_BYTES, BundleDigest, KeyspaceId, PolicyAnswer, PolicyChange, PolicyQuestion, Refusal, Rules,
 };
 use keygate_engine::View;
-use keygate_policies::{Compiler, rows_of_tables};
+use keygate_policies::{Compiler, Trust, bundle::VerifyingKey, rows_of_tables};
+use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject as _};
+use thiserror::Error;
+
+/// A key of `--policy-keys` that cannot be used.
+#[derive(Debug, Error)]
+#[error(
+    "policy key `{file}` cannot be used: {cause}; it takes an Ed25519 public key in PEM, as `openssl pkey -pubout` writes it"
+)]
+pub struct PolicyKeyError {
+    file: String,
+    cause: String,
+}
+
+/// The keys of the files. `needed` of them must have signed a bundle; 0 is all. None: no key was named.
+pub fn trust(files: &[PathBuf], needed: u32) -> Result<Option<Trust>, PolicyKeyError> {
+    let mut keys = Vec::new();
+    for file in files {
+        let failed = |cause: String| PolicyKeyError { file: file.display().to_string(), cause };
+        let der = SubjectPublicKeyInfoDer::from_pem_file(file).map_err(|error| failed(error.to_string()))?;
+        keys.push(VerifyingKey::from_spki(&der).map_err(|error| failed(error.to_string()))?);
+    }
+    let needed = if needed == 0 { keys.len() } else { needed as usize };
+    Ok((!keys.is_empty()).then_some(Trust { keys, needed }))
+}
 
 /// One for the process.
 pub struct Policies {
     compiler: Arc<Compiler>,
+    /// None: a bundle needs no signature.
+    trust: Option<Arc<Trust>>,
     /// One bundle at a time: a large one takes memory and a core.
     compiling: tokio::sync::Mutex<()>,
     failures: AtomicU64,
@@ -23,8 +50,9 @@ pub struct Policies {
 pub struct Prepared(#[expect(dead_code, reason = "kept alive, not looked at")] Option<Arc<dyn Rules>>);
 
 impl Policies {
-    pub fn new(compiler: Arc<Compiler>) -> Self {
-        Self { compiler, compiling: tokio::sync::Mutex::new(()), failures: AtomicU64::new(0) }
+    pub fn new(compiler: Arc<Compiler>, trust: Option<Trust>) -> Self {
+        let trust = trust.map(Arc::new);
+        Self { compiler, trust, compiling: tokio::sync::Mutex::new(()), failures: AtomicU64::new(0) }
     }
 
     /// Bundles that were not put in force since the start.
@@ -61,9 +89,15 @@ impl Policies {
         if size > BUNDLE_BYTES {
             return Err(Refusal::BundleTooLarge { limit: BUNDLE_BYTES });
         }
+        self.check(&digest, content).await
+    }
+
+    /// The same for a bundle that nobody has sent yet.
+    pub async fn check(&self, digest: &BundleDigest, content: Vec<Bytes>) -> Result<Prepared, Refusal> {
         let _one_at_a_time = self.compiling.lock().await;
-        let compiler = self.compiler.clone();
-        let compiled = tokio::task::spawn_blocking(move || compiler.prepare(&digest, &content)).await;
+        let (compiler, trust, digest) = (self.compiler.clone(), self.trust.clone(), *digest);
+        let prepare = move || compiler.prepare(&digest, &content, trust.as_deref());
+        let compiled = tokio::task::spawn_blocking(prepare).await;
         let compiled =
             compiled.map_err(|_| Refusal::Internal { cause: "a bundle's compilation broke off" })?;
         Ok(Prepared(Some(compiled.map_err(Refusal::BundleUnusable)?)))

@@ -298,3 +298,66 @@ async fn a_right_that_ends_with_time_ends_an_idle_watch() {
     assert!(ended >= now + 4, "it ended {} seconds too early", now + 4 - ended);
     assert_eq!(put(&service, "/pay/a").await, Err(Code::PermissionDenied));
 }
+
+/// Until the page says so.
+async fn page_says(server: &Server, line: &str) {
+    let waited = async {
+        while !server.page("/metrics").await.contains(line) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waited).await.unwrap_or_else(|_| panic!("never `{line}`"));
+}
+
+#[tokio::test]
+async fn a_bundle_in_a_folder_is_in_force_from_the_start_and_when_it_changes() {
+    let folder = bundle(1, "p, user:svc-pay, default, /pay/*, readwrite, allow\n", "");
+    let server = Server::start(&["--policy-dir", folder.path().to_str().unwrap()]);
+    let service = server.named("svc-pay").await;
+    assert!(put(&service, "/pay/a").await.is_ok());
+    assert_eq!(put(&service, "/shop/a").await, Err(Code::PermissionDenied));
+
+    // Half of a change: the digest is not that of the file any more.
+    fs::write(folder.path().join("policy.csv"), "p, user:svc-pay, default, /shop/*, readwrite, allow\n")
+        .unwrap();
+    page_says(&server, "\nkeygate_policy_apply_failures_total 1\n").await;
+    assert!(put(&service, "/pay/a").await.is_ok(), "what was in force stays");
+    digest(folder.path(), 2);
+    page_says(&server, "\nkeygate_policy_revision 2\n").await;
+    assert!(put(&service, "/shop/a").await.is_ok());
+    assert_eq!(put(&service, "/pay/a").await, Err(Code::PermissionDenied));
+
+    // An operator takes it back: it stays so, until the folder changes or somebody asks for it.
+    says(&server, &["rollback"], 0);
+    assert!(put(&service, "/pay/a").await.is_ok());
+    server.signal("HUP");
+    page_says(&server, "\nkeygate_policy_revision 4\n").await;
+    assert!(put(&service, "/shop/a").await.is_ok());
+    let log = says(&server, &["log"], 0);
+    assert!(log.contains("by the server: bundle 2") && log.contains("by root: bundle 1"), "{log}");
+}
+
+#[tokio::test]
+async fn with_keys_only_what_they_have_signed_is_applied() {
+    let keys = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let (private, public) = (keys.path().join("key.pem"), keys.path().join("pub.pem"));
+    fs::write(&private, key.serialize_pem()).unwrap();
+    fs::write(&public, key.public_key_pem()).unwrap();
+    let server = Server::start(&["--policy-keys", public.to_str().unwrap()]);
+    let service = server.named("svc-pay").await;
+    let folder = bundle(1, "p, user:svc-pay, default, /pay/*, readwrite, allow\n", "");
+    let said = says(&server, &["apply", folder.path().to_str().unwrap()], 1);
+    assert!(said.contains("signed by 0 of the keys and 1 are needed"), "{said}");
+    assert_eq!(put(&service, "/pay/a").await, Err(Code::PermissionDenied));
+    let signed = Command::new(env!("CARGO_BIN_EXE_keygate"))
+        .args(["policy", "sign"])
+        .arg(folder.path())
+        .arg("--key")
+        .arg(&private)
+        .output()
+        .unwrap();
+    assert!(signed.status.success(), "{}", String::from_utf8_lossy(&signed.stderr));
+    assert_eq!(apply(&server, &folder), 1);
+    assert!(put(&service, "/pay/a").await.is_ok());
+}

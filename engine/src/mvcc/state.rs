@@ -156,7 +156,9 @@ impl State {
             return Ok(Applied { outcome, revision });
         }
         if let Operation::PolicyChange(change) = &command.operation {
-            let (revision, by) = (slot.revision, command.attribution.as_deref());
+            // Work without a caller is the server's own, whatever users call themselves.
+            let by = command.attribution.as_deref().filter(|_| command.fence.is_some());
+            let revision = slot.revision;
             let outcome = slot
                 .check_permit(&command, &platform)
                 .map_err(Stop::Refused)

@@ -34,6 +34,19 @@ pub fn check_files(config: &Config) -> Problems {
     {
         problems.add(path_of("keygate.identity-rules-file"), error.to_string());
     }
+    if let Err(error) = crate::policies::trust(&config.own.policy_keys, config.own.policy_keys_needed) {
+        problems.add(path_of("keygate.policy-keys"), error.to_string());
+    }
+    if config.own.policy_keys_needed as usize > config.own.policy_keys.len() {
+        let message = "more keys must have signed than `policy-keys` names, so no bundle could be applied";
+        problems.add(path_of("keygate.policy-keys-needed"), message);
+    }
+    // What is in it can be mended while the server runs.
+    if let Some(path) = &config.own.policy_dir
+        && let Err(error) = fs::metadata(path)
+    {
+        problems.add(path_of("keygate.policy-dir"), format!("cannot read `{}`: {error}", path.display()));
+    }
     if let AuthToken::Jwt(jwt) = &config.auth_token {
         // What checks a keyed hash also makes one.
         let checking = if jwt.method.is_symmetric() { &mut private } else { &mut public };

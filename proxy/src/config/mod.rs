@@ -223,7 +223,7 @@ pub enum AutoCompaction {
 }
 
 /// The section `keygate:`, which etcd does not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Own {
     /// Bytes of current values that may stay in memory.
     pub memory_budget: u64,
@@ -238,6 +238,12 @@ pub struct Own {
     pub watch_memory: u64,
     /// Tenants that have series of their own on the operators' page of metrics.
     pub metrics_tenants: u32,
+    /// A bundle that is put in force when it changes.
+    pub policy_dir: Option<PathBuf>,
+    /// Public keys; with any, bundles must be signed by them.
+    pub policy_keys: Vec<PathBuf>,
+    /// 0: by all.
+    pub policy_keys_needed: u32,
     /// How long open requests may take to finish after SIGTERM.
     pub shutdown_grace: Duration,
 }

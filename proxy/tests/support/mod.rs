@@ -225,6 +225,11 @@ impl Server {
         Ok(AuthClient::new(caller.channel).authenticate(request).await?.into_inner().token)
     }
 
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
     pub(crate) fn endpoint(&self) -> String {
         format!("https://{}", self.address)
     }

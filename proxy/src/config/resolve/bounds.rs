@@ -176,6 +176,9 @@ impl Resolver<'_> {
             watch_backlog: draft.watch_backlog,
             watch_memory: draft.watch_memory,
             metrics_tenants: draft.metrics_tenants,
+            policy_dir: draft.policy_dir.clone(),
+            policy_keys: draft.policy_keys.clone(),
+            policy_keys_needed: draft.policy_keys_needed,
             shutdown_grace: draft.shutdown_grace,
         }
     }

@@ -77,6 +77,25 @@ pub(super) const FLAGS: &[Flag] = &[
         "File with the section `limits:` (rates, sizes and counts for tenants and users); read again when it changes.",
     )
     .sets(|draft, text| draft::path(&mut draft.limits_file, text)),
+    own(
+        "policy-dir",
+        Kind::Path,
+        "",
+        "Policy bundle, a folder or tar, that is put in force when it changes. Read again at SIGHUP.",
+    )
+    .sets(|draft, text| draft::path(&mut draft.policy_dir, text)),
+    own(
+        "policy-keys",
+        Kind::List,
+        "",
+        "Files of Ed25519 public keys, PEM; with any, only bundles that they have signed are put in force.",
+    )
+    .sets(|draft, text| {
+        draft.policy_keys = values::list(text).into_iter().map(Into::into).collect();
+        Ok(())
+    }),
+    own("policy-keys-needed", Kind::Unsigned, "0", "So many of the policy keys must have signed; 0 is all.")
+        .sets(|draft, text| draft::put(&mut draft.policy_keys_needed, values::unsigned32(text))),
     // Well below the 90 s after which systemd kills, and the 30 s of Kubernetes.
     own("shutdown-grace", Kind::Duration, "10s", "Time that open requests have to finish after SIGTERM.")
         .sets(|draft, text| draft::put(&mut draft.shutdown_grace, values::duration(text))),

@@ -1,0 +1,177 @@
+//! `--policy-dir`: the bundle in a folder or tar is put in force when it changes, as `keygate policy apply` would.
+//!
+//! Looked at once a second, and at SIGHUP. Files are written one after the other, so a change is taken up when nothing
+//! has moved for a second. What cannot be applied changes nothing. A start does not apply again what was applied from
+//! here last: an operator who has rolled it back meanwhile must not find it in force after a restart.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use keygate_core::{
+    Answer, BUNDLE_PART, BundleDigest, InternalReason, KeyspaceId, Operation, Permit, PolicyAnswer,
+    PolicyChange, PolicyRevision, Refusal, Sealed,
+};
+use keygate_engine::Port;
+use keygate_policies::{bundle::Files, digest_of_tar};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::policies::Policies;
+
+/// How often it is looked.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub struct PolicyFiles {
+    path: PathBuf,
+    policies: Arc<Policies>,
+    port: Port,
+}
+
+/// Dropping it ends the looking.
+pub struct Following {
+    task: JoinHandle<()>,
+    asked: Arc<Notify>,
+}
+
+impl Following {
+    /// Looks at once, and applies what is there unless it is in force.
+    pub fn ask(&self) {
+        self.asked.notify_one();
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl PolicyFiles {
+    pub fn new(path: PathBuf, policies: Arc<Policies>, port: Port) -> Self {
+        Self { path, policies, port }
+    }
+
+    /// To be called before anybody is served, so that a fresh server begins with the bundle.
+    pub async fn start(self) -> Following {
+        let mut seen = stamps(&self.path);
+        self.look(Occasion::Start).await;
+        let asked = Arc::new(Notify::new());
+        let listening = asked.clone();
+        let task = tokio::spawn(async move {
+            let mut settling = false;
+            loop {
+                let was_asked = tokio::time::timeout(LOOK, listening.notified()).await.is_ok();
+                let now = stamps(&self.path);
+                let moved = std::mem::replace(&mut seen, now) != seen;
+                if was_asked || (settling && !moved) {
+                    self.look(if was_asked { Occasion::Asked } else { Occasion::Changed }).await;
+                    settling = false;
+                } else {
+                    settling |= moved;
+                }
+            }
+        });
+        Following { task, asked }
+    }
+
+    async fn look(&self, occasion: Occasion) {
+        match self.apply(occasion).await {
+            Ok(None) => {}
+            Ok(Some(revision)) => {
+                tracing::info!(path = %self.path.display(), revision = revision.revision, "the policy bundle was applied");
+            }
+            Err(why) => self.policies.failed(&why),
+        }
+    }
+
+    /// None: there is nothing to be done.
+    async fn apply(&self, occasion: Occasion) -> Result<Option<PolicyRevision>, Refusal> {
+        let path = self.path.clone();
+        let read = tokio::task::spawn_blocking(move || Files::open(&path).and_then(|files| files.to_tar()));
+        let tar = read.await.map_err(|_| Refusal::Internal { cause: "reading a bundle broke off" })?;
+        let tar = Bytes::from(tar.map_err(|error| Refusal::BundleUnusable(error.to_string()))?);
+        let digest = digest_of_tar(std::slice::from_ref(&tar));
+        if self.is_applied(&digest, occasion) {
+            return Ok(None);
+        }
+        // Before anything is sent to the log.
+        self.policies.check(&digest, vec![tar.clone()]).await?;
+        let mut parts = 0;
+        for start in (0..tar.len()).step_by(BUNDLE_PART) {
+            let content = tar.slice(start..tar.len().min(start + BUNDLE_PART));
+            self.propose(PolicyChange::Stage { digest, index: parts, content }).await?;
+            parts += 1;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let at = i64::try_from(now).unwrap_or(i64::MAX);
+        let apply = PolicyChange::Apply { digest, parts, expected: None, at };
+        let _prepared = self.policies.prepare(&self.port.view(), &apply).await?;
+        match self.propose(apply).await? {
+            PolicyAnswer::InForce(revision) => Ok(Some(revision)),
+            _ => Err(Refusal::Internal { cause: "the answer is not of the request's kind" }),
+        }
+    }
+
+    fn is_applied(&self, digest: &BundleDigest, occasion: Occasion) -> bool {
+        let PolicyAnswer::Log { revisions, .. } = self.port.view().policy_log() else { return false };
+        let is_it = |own: &PolicyRevision| own.bundle.as_ref().is_some_and(|own| own.digest == *digest);
+        let from_here = |own: &&PolicyRevision| own.by.is_none() && own.restores.is_none();
+        match occasion {
+            Occasion::Start => revisions.iter().find(from_here).is_some_and(is_it),
+            Occasion::Changed | Occasion::Asked => revisions.first().is_some_and(is_it),
+        }
+    }
+
+    async fn propose(&self, change: PolicyChange) -> Result<PolicyAnswer, Refusal> {
+        let operation: Operation<Sealed> = Operation::PolicyChange(change);
+        let permit = Permit::internal(InternalReason::PolicyFiles, KeyspaceId::DEFAULT, operation);
+        match self.port.propose(permit).await?.answer {
+            Answer::Policy(answer) => Ok(answer),
+            _ => Err(Refusal::Internal { cause: "the answer is not of the request's kind" }),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Occasion {
+    Start,
+    Changed,
+    Asked,
+}
+
+/// Enough to notice a change. What cannot be looked at is noticed when it is read.
+#[derive(Clone, PartialEq, Eq)]
+struct Stamp {
+    path: PathBuf,
+    inode: u64,
+    size: u64,
+    changed: i64,
+    changed_nanoseconds: i64,
+}
+
+fn stamps(path: &Path) -> Vec<Stamp> {
+    let mut found = Vec::new();
+    let tests = path.join("tests");
+    for folder in [path, tests.as_path()] {
+        let Ok(entries) = fs::read_dir(folder) else { continue };
+        found.extend(entries.flatten().filter_map(|entry| stamp(entry.path())));
+    }
+    found.extend(stamp(path.to_owned()));
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+fn stamp(path: PathBuf) -> Option<Stamp> {
+    let metadata = fs::metadata(&path).ok()?;
+    Some(Stamp {
+        path,
+        inode: metadata.ino(),
+        size: metadata.len(),
+        changed: metadata.ctime(),
+        changed_nanoseconds: metadata.ctime_nsec(),
+    })
+}
