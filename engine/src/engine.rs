@@ -1,5 +1,6 @@
 //! The handle that everybody holds: opening, closing, and what is not on the path of a request.
 
+use crate::AnswerRoom;
 use crate::clock::{Clock, SystemClock};
 use crate::consensus::{Driver, FlushStats, Flusher, Proposal, Reminder, Request, Room, Seams};
 use crate::counters::{Counters, DurationHistogram};
@@ -57,6 +58,7 @@ struct Inner {
     flush_stats: Arc<FlushStats>,
     fatal: Fatal,
     room: Arc<Room>,
+    answers: Arc<AnswerRoom>,
     requests: Sender<Request>,
     next_port: AtomicUsize,
     ports: Mutex<Vec<Arc<Mutex<Registry>>>>,
@@ -182,6 +184,7 @@ impl Engine {
             })
             .map_err(OpenError::Thread)?;
         let watch_budgets = Budgets::new(options.watch_memory);
+        let answers = AnswerRoom::new(options.answer_bytes);
         Ok(Self(Arc::new(Inner {
             options,
             identity: recovered.identity,
@@ -192,6 +195,7 @@ impl Engine {
             flush_stats,
             fatal,
             room,
+            answers,
             requests,
             next_port: AtomicUsize::new(0),
             ports: Mutex::new(Vec::new()),
@@ -217,6 +221,11 @@ impl Engine {
 
     pub fn options(&self) -> &EngineOptions {
         &self.0.options
+    }
+
+    /// What reads and answers share.
+    pub fn answers(&self) -> &Arc<AnswerRoom> {
+        &self.0.answers
     }
 
     /// Resolves with the cause when the engine cannot go on: the process must end.

@@ -8,6 +8,7 @@
 //! The engine takes a [`keygate_core::Permit`] and nothing else; it knows no caller, no policy's
 //! rules and no plaintext.
 
+mod answer_room;
 mod apply_times;
 mod clock;
 mod counters;
@@ -33,6 +34,7 @@ mod view;
 pub mod mvcc;
 pub mod storage;
 
+pub use answer_room::{AnswerRoom, AnswerShare};
 pub use apply_times::{APPLY_BUCKETS, ApplyHistogram};
 pub use clock::{Clock, SystemClock};
 pub use counters::{DURATION_BUCKETS, DurationHistogram};

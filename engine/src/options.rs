@@ -17,6 +17,8 @@ pub struct EngineOptions {
     pub quota_bytes: Option<u64>,
     /// Bytes of current values that stay in memory; the others are read from the store.
     pub memory_budget: u64,
+    /// Bytes that reads may take from the store, and that answers may take until they are sent.
+    pub answer_bytes: usize,
     /// Seconds. etcd derives it from the election timeout: 1.5 × 1 s, rounded up.
     pub min_lease_ttl: i64,
     /// How often the remaining life of leases is written down, so that a restart does not renew them.
@@ -56,6 +58,8 @@ impl Default for EngineOptions {
             quota_bytes: Some(2 << 30),
             // Values of the default quota fit whole.
             memory_budget: 1 << 30,
+            // Half of what values may take.
+            answer_bytes: 512 << 20,
             min_lease_ttl: 2,
             // A lease outlives a crash by at most this much.
             lease_checkpoint: Duration::from_secs(60),

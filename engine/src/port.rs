@@ -87,8 +87,17 @@ impl Port {
         work: impl FnOnce(&StoreRows) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
         let store = self.engine.store().clone();
-        let read = move |wanted: Wanted| work(&StoreRows::while_wanted(store, wanted));
-        self.readers.run(purpose, read).await.unwrap_or(Err(ReadError::Refused(Refusal::Stopping)))
+        let share = self.engine.answers().share();
+        // Counted until whoever waits has it: then it is theirs to count.
+        let read = move |wanted: Wanted| {
+            let rows = StoreRows::while_wanted(store, wanted, share);
+            let done = work(&rows);
+            (done, rows.into_share())
+        };
+        match self.readers.run(purpose, read).await {
+            Some((done, _share)) => done,
+            None => Err(ReadError::Refused(Refusal::Stopping)),
+        }
     }
 
     pub(crate) fn progress_interval(&self) -> Duration {

@@ -1,5 +1,6 @@
 //! Rows of the past from the store, for those who may wait for a disk.
 
+use crate::AnswerShare;
 use crate::mvcc::{ReadError, Revision, Row, RowError, RowKey, RowSource};
 use crate::readers::Wanted;
 use crate::storage::{self, StorageError};
@@ -13,16 +14,23 @@ pub(crate) struct StoreRows {
     store: Arc<storage::Store>,
     /// None: for whoever never goes away.
     wanted: Option<Wanted>,
+    /// None: what is read is not kept.
+    share: Option<AnswerShare>,
 }
 
 impl StoreRows {
     pub(crate) fn new(store: Arc<storage::Store>) -> Self {
-        Self { store, wanted: None }
+        Self { store, wanted: None, share: None }
     }
 
     /// Only while somebody waits for what is read.
-    pub(crate) fn while_wanted(store: Arc<storage::Store>, wanted: Wanted) -> Self {
-        Self { store, wanted: Some(wanted) }
+    pub(crate) fn while_wanted(store: Arc<storage::Store>, wanted: Wanted, share: AnswerShare) -> Self {
+        Self { store, wanted: Some(wanted), share: Some(share) }
+    }
+
+    /// What was read stays counted for as long as this lives.
+    pub(crate) fn into_share(self) -> Option<AnswerShare> {
+        self.share
     }
 
     fn check_wanted(&self) -> Result<(), RowError> {
@@ -65,6 +73,9 @@ impl RowSource for StoreRows {
         self.check_wanted()?;
         let found = self.store.get_row(stored_key(key)).map_err(row_error)?;
         let bytes = found.ok_or(RowError::Missing(key))?;
+        if let Some(share) = &self.share {
+            share.grow(bytes.len()).map_err(|refusal| RowError::NoRoom(Box::new(refusal)))?;
+        }
         Row::decode(bytes).map_err(|error| RowError::Corrupt(error.to_string()))
     }
 
@@ -101,6 +112,7 @@ impl RowSource for StoreRows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::AnswerRoom;
     use crate::readers::{Purpose, Readers};
     use crate::storage::{Applied, Change, OpenReport, Store};
 
@@ -148,7 +160,7 @@ mod tests {
         assert_eq!(count(&StoreRows::new(store.clone())), Ok(ROWS));
         let shared = store.clone();
         let read = move |wanted: Wanted| {
-            let rows = StoreRows::while_wanted(shared, wanted);
+            let rows = StoreRows::while_wanted(shared, wanted, AnswerRoom::new(1 << 20).share());
             (count(&rows), rows.row(key).is_ok(), rows)
         };
         let (counted, found, rows) = Readers::new().run(Purpose::Answer, read).await.unwrap();

@@ -6,6 +6,7 @@
 //! below which they are made. Nothing is accepted before the first root exists and auth is on.
 
 mod bootstrap;
+mod memory;
 mod settings;
 
 use std::io::Write as _;
@@ -34,6 +35,7 @@ use crate::rpc::GrpcService;
 use crate::stack::Context;
 use crate::tls::ReloadingTls;
 use crate::{notify, pki, quota_watch};
+use memory::Memory;
 
 /// Serves until told to stop. An error is what the operator reads, in one line.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -49,7 +51,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
     let sockets = bind_all(&config)?;
     let compiler = Arc::new(keygate_policies::Compiler::new().context("the policy model cannot be used")?);
-    let options = settings::engine(&config);
+    let memory = Memory::of(config.own.memory_budget);
+    let options = settings::engine(&config, memory);
     let compile = compiler.clone();
     let engine = tokio::task::spawn_blocking(move || Engine::open(options, compile)).await??;
     let trust = policies::trust(&config.own.policy_keys, config.own.policy_keys_needed)?;
@@ -77,7 +80,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         Some(path) => Some(PolicyFiles::new(path, policies.clone(), engine.port()).start().await),
         None => None,
     };
-    let shared = Shared::new(settings::http(&config), metrics.clone());
+    let shared = Shared::new(settings::http(&config, memory), metrics.clone());
     let (drain, draining) = watch::channel(Drain::Serving);
     let limiter = Limiter::new(settings::limit_rules(&config)?);
     // The first and only one.

@@ -204,6 +204,7 @@ impl Keyspace {
             RowError::Corrupt(text) => ReadError::Corrupt(text),
             RowError::Unavailable(text) => ReadError::Unavailable(text),
             RowError::Abandoned => ReadError::Abandoned,
+            RowError::NoRoom(refusal) => ReadError::Refused(*refusal),
             RowError::Missing(_) if self.overtaken(revision) => {
                 if pinned {
                     ReadError::Refused(keygate_core::Refusal::Compacted)

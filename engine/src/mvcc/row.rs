@@ -52,6 +52,9 @@ pub enum RowError {
     /// The store cannot be read for the moment. Says nothing about what is in it: ask again later.
     #[error("the store cannot be read: {0}")]
     Unavailable(String),
+    /// Too much is read at the same time.
+    #[error(transparent)]
+    NoRoom(Box<keygate_core::Refusal>),
     #[error("nobody waits for the rows any more")]
     Abandoned,
 }

@@ -10,6 +10,7 @@ use keygate_core::Limits;
 use keygate_engine::EngineOptions;
 use zeroize::Zeroizing;
 
+use super::memory::Memory;
 use crate::accept::HttpLimits;
 use crate::authorize::Endpoint;
 use crate::config::{AuthToken, AutoCompaction, Config, JwtMethod, LimitsSource, Mode, TlsVersion};
@@ -54,18 +55,18 @@ pub(super) fn limit_rules(config: &Config) -> anyhow::Result<LimitRules> {
     }
 }
 
-pub(super) fn http(config: &Config) -> HttpLimits {
+pub(super) fn http(config: &Config, memory: Memory) -> HttpLimits {
     HttpLimits {
         handshake_timeout: config.own.handshake_timeout,
         proof_timeout: PROOF_TIMEOUT,
-        unfinished_bytes: saturated(config.own.memory_budget / 2),
+        unfinished_bytes: saturated(memory.messages),
         concurrent_streams: config.limits.concurrent_streams,
         ping_interval: config.keep_alive.interval,
         ping_timeout: config.keep_alive.timeout,
     }
 }
 
-pub(super) fn engine(config: &Config) -> EngineOptions {
+pub(super) fn engine(config: &Config, memory: Memory) -> EngineOptions {
     let urls = |urls: &[crate::config::Url]| urls.iter().map(ToString::to_string).collect();
     let heartbeat = config.timing.heartbeat.max(Duration::from_millis(1));
     let election_ticks = (config.timing.election.as_millis() / heartbeat.as_millis()).max(1);
@@ -78,7 +79,8 @@ pub(super) fn engine(config: &Config) -> EngineOptions {
         peer_urls: urls(&config.advertise_peer),
         client_urls: urls(&config.advertise_client),
         quota_bytes: config.limits.quota_bytes,
-        memory_budget: config.own.memory_budget,
+        memory_budget: memory.values,
+        answer_bytes: saturated(memory.answers),
         min_lease_ttl: i64::try_from(shortest_lease).unwrap_or(i64::MAX),
         auto_compaction: match config.auto_compaction {
             AutoCompaction::Off => keygate_engine::AutoCompaction::Off,

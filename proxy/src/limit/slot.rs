@@ -1,7 +1,7 @@
 //! What limits know of one connection: whose it is, and what it holds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use keygate_core::KeyspaceId;
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ pub struct Slot {
     settled: Mutex<Option<Settled>>,
     watchers: Arc<AtomicU64>,
     streams: Arc<AtomicU64>,
+    answers: Arc<AtomicUsize>,
 }
 
 struct Settled {
@@ -34,6 +35,11 @@ impl Slot {
 
     pub(super) fn settle(&self, account: Arc<Account>, user: Option<&str>, seat: Seat) {
         *self.settled.lock() = Some(Settled { account, user: user.map(Into::into), _seat: seat });
+    }
+
+    /// Bytes of answers that wait to be sent.
+    pub fn answers(&self) -> &Arc<AtomicUsize> {
+        &self.answers
     }
 
     pub(super) fn watcher(&self) -> Counted {

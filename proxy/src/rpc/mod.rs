@@ -4,6 +4,7 @@
 //! timer only when its client set a deadline and must wait: it runs inside the connection's own task. Nothing here decides what a caller may do; every
 //! operation goes through [`crate::stack`].
 
+mod answer_room;
 mod asked;
 mod deadline;
 pub mod decode;
@@ -30,6 +31,7 @@ use tonic::{Code, Status};
 use crate::identify::ConnectionIdentity;
 use crate::stack::{self, Answered, Context, Evidence};
 use crate::status;
+use answer_room::{Held, holding};
 use asked::Asked;
 use deadline::Deadline;
 use decode::Decode;
@@ -161,9 +163,12 @@ where
     match stack::run(context, evidence, operation, size).await {
         Ok(Answered { reply, admission }) => {
             meter.done(&reply.answer);
+            let room = context.port.engine().answers();
+            let held = Held::take(room, evidence.connection, &reply.answer);
+            let held = held.map_err(|refusal| status::of(&refusal))?;
             let message = encode(context.identity, reply)?;
             admission.sent(message.len());
-            Ok(message)
+            Ok(holding(message, held))
         }
         Err(refusal) => {
             if refusal == Refusal::TimedOut {

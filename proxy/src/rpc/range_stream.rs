@@ -10,6 +10,7 @@ use keygate_core::Refusal;
 use keygate_proto::etcdserverpb as pb;
 use tonic::Status;
 
+use super::answer_room::Held;
 use super::decode::Decode;
 use super::frame;
 use super::meter::Meter;
@@ -26,20 +27,29 @@ pub(super) async fn serve<B>(
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
+    let connection = call.connection.clone();
     match open(context, call, decode, &meter).await {
         Ok(opened) => {
             let identity = context.identity;
-            let messages = stream::unfold(opened, move |mut opened| async move {
-                let response = match opened.chunks.next().await? {
-                    Ok(chunk) => transform::open(chunk.reply).and_then(|reply| {
-                        if let Some(payer) = &mut opened.payer {
-                            payer.found(&reply.answer)?;
-                        }
-                        encode::range_chunk(identity, reply, chunk.last)
-                    }),
-                    Err(refusal) => Err(refusal),
-                };
-                Some((response.map_err(|refusal: Refusal| status::of(&refusal)), opened))
+            let (room, connection) = (context.port.engine().answers().clone(), connection.clone());
+            // The piece that is on its way: another one is asked for when it has left.
+            let messages = stream::unfold((opened, None), move |(mut opened, last)| {
+                let (room, connection) = (room.clone(), connection.clone());
+                async move {
+                    drop(last);
+                    let mut held = None;
+                    let response = match opened.chunks.next().await? {
+                        Ok(chunk) => transform::open(chunk.reply).and_then(|reply| {
+                            if let Some(payer) = &mut opened.payer {
+                                payer.found(&reply.answer)?;
+                            }
+                            held = Held::take(&room, &connection, &reply.answer)?;
+                            encode::range_chunk(identity, reply, chunk.last)
+                        }),
+                        Err(refusal) => Err(refusal),
+                    };
+                    Some((response.map_err(|refusal: Refusal| status::of(&refusal)), (opened, held)))
+                }
             });
             frame::stream_response::<pb::RangeStreamResponse, _>(messages, meter)
         }
