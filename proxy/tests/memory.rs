@@ -126,9 +126,8 @@ async fn a_thousand_readers_of_everything_are_shed_and_writers_go_on() {
         connections.push(server.named("root").await);
     }
     let told = Arc::new(AtomicUsize::new(0));
-    let readers = (0..READERS).map(|reader| {
-        tokio::spawn(read_patiently(connections[reader % CONNECTIONS].clone(), told.clone()))
-    });
+    let readers = (0..READERS)
+        .map(|reader| tokio::spawn(read_patiently(connections[reader % CONNECTIONS].clone(), told.clone())));
     let readers: Vec<_> = readers.collect();
     let (mut served, mut given_up) = (0, 0);
     for reader in readers {
