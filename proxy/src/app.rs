@@ -24,7 +24,7 @@ use crate::accept::{
 };
 use crate::config::{Config, ListenUrl, Mode, Scheme};
 use crate::http::{Endpoints, EngineCondition, Pages};
-use crate::identify::{Identifier, PasswordPool};
+use crate::identify::{Identifier, Issuers, PasswordPool};
 use crate::limit::{Limiter, LimitsFile};
 use crate::metrics::Metrics;
 use crate::notify::State;
@@ -71,6 +71,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
 
     let metrics = Arc::new(Metrics::of(policies.clone()));
+    if let Some(tls) = tls.as_ref().filter(|_| config.identity_rules_file.is_some()) {
+        identifier.trust(Issuers::start(tls.clone())?);
+    }
     if let Some(tls) = &tls {
         // Fresh, so nobody has set it.
         let _first = metrics.tls.set(tls.clone());

@@ -225,6 +225,46 @@ fn a_certificate_is_explained_without_a_server() {
 }
 
 #[test]
+fn a_token_is_explained_without_a_server() {
+    use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let key = EncodingKey::from_ec_der(&rcgen::KeyPair::generate().unwrap().serialize_der());
+    let jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
+    std::fs::write(at("jwks.json"), serde_json::json!({ "keys": [jwk] }).to_string()).unwrap();
+    let rules = "
+issuers: [{name: corp, issuer: 'https://login.test', audiences: [keygate], algorithms: [ES256], keys-file: jwks.json, tenant: pay}]
+rules: [{name: people, issuer: corp, claims: {sub: '{name}'}, user: '{name}', groups-claim: groups}]
+";
+    std::fs::write(at("rules.yaml"), rules).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let token = |audience: &str| {
+        let claims = serde_json::json!({
+            "iss": "https://login.test", "aud": audience, "exp": now + 600, "sub": "ann", "groups": ["ops"],
+        });
+        jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &key).unwrap()
+    };
+    std::fs::write(at("token"), token("keygate") + "\n").unwrap();
+    let explain = |subject: &str| {
+        let rules = at("rules.yaml");
+        let output = keygate(&["identity", "explain", "--rules", &rules, "--output", "json", subject]);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), json)
+    };
+    for subject in [token("keygate"), at("token")] {
+        let (code, json) = explain(&subject);
+        assert_eq!(code, Some(0), "{json}");
+        assert_eq!(json["identity"], serde_json::json!({"tenant": "pay", "user": "ann", "groups": ["ops"]}));
+        assert_eq!((&json["issuer"], &json["rule"]), (&"corp".into(), &"people".into()));
+        assert!(!json.to_string().contains(subject.rsplit('.').next().unwrap()), "the token is printed");
+    }
+    let (code, json) = explain(&token("grafana"));
+    assert_eq!((code, &json["reason"]), (Some(1), &"InvalidAudience".into()));
+    assert_eq!(explain("a.b.c").0, Some(1));
+    assert_eq!(explain("/no/such.file").0, Some(2));
+}
+
+#[test]
 fn what_expires_soon_fails_the_check() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).display().to_string();

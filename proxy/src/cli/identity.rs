@@ -1,4 +1,4 @@
-//! `keygate identity explain`: whom a certificate names, by the rules of a server, without one.
+//! `keygate identity explain`: whom a certificate or token names, by the rules of a server, without one.
 //!
 //! Exit codes: 0 somebody, 1 nobody, 2 nothing could be said.
 
@@ -9,9 +9,11 @@ use std::time::SystemTime;
 use clap::{Args, Subcommand};
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
-use super::{Output, Rules, UNUSABLE, say};
-use crate::identify::rules::CertificateNames;
+use super::{Output, UNUSABLE, say};
+use crate::identify::issuers;
+use crate::identify::rules::{CertificateNames, KeysFrom, Match, Rules};
 use crate::tls::{self, Certified, Trust, TrustSources};
 
 /// Nobody is meant.
@@ -19,7 +21,7 @@ const NOBODY: u8 = 1;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum IdentityCommand {
-    /// Say which authority and which rule decide about a certificate, and what they make of it
+    /// Say which authority or issuer and which rule decide about a certificate or token, and what they make of it
     Explain {
         #[command(flatten)]
         question: Question,
@@ -28,14 +30,15 @@ pub(super) enum IdentityCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct Question {
-    /// A client's certificate in PEM, its own first
-    certificate: PathBuf,
+    /// A client's certificate in PEM, its own first, or a token (JWT), or a file that has it
+    #[arg(value_name = "CERT|TOKEN")]
+    subject: String,
     /// The configuration of a server
     #[arg(long, value_name = "FILE", required_unless_present_any = ["rules", "ca_file"])]
     config_file: Option<PathBuf>,
     /// Whose rules to read the configuration by
     #[arg(long, value_enum, default_value_t = super::Rules::Keygate)]
-    mode: Rules,
+    mode: super::Rules,
     /// Identity rules, instead of those that the configuration names
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
@@ -64,14 +67,38 @@ pub(super) fn run(command: IdentityCommand) -> ExitCode {
 }
 
 fn explain(question: &Question) -> Result<ExitCode, String> {
-    let chain = tls::certificates_of_file(&question.certificate).map_err(|error| error.to_string())?;
+    let subject = Subject::of(&question.subject)?;
     let trust = tls::load_trust(&sources(question)?).map_err(|error| error.to_string())?;
-    let found = Found::of(&trust, &chain, question.at.as_deref());
+    let found = match subject {
+        Subject::Certificate(chain) => Found::of(&trust, &chain, question.at.as_deref()),
+        Subject::Token(token) => Found::of_token(trust.rules(), &token, question.at.as_deref()),
+    };
     match question.output {
         Output::Text => say(&found.text()),
         Output::Json => say(&format!("{:#}\n", found.json())),
     }
     Ok(if found.outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(NOBODY) })
+}
+
+enum Subject {
+    Certificate(Vec<CertificateDer<'static>>),
+    Token(Zeroizing<String>),
+}
+
+impl Subject {
+    fn of(text: &str) -> Result<Self, String> {
+        let is_token = |text: &str| text.split('.').count() == 3 && !text.contains(char::is_whitespace);
+        match std::fs::read_to_string(text) {
+            Ok(file) if is_token(file.trim()) => Ok(Self::Token(Zeroizing::new(file.trim().to_owned()))),
+            Ok(_) => tls::certificates_of_file(Path::new(text))
+                .map(Self::Certificate)
+                .map_err(|error| error.to_string()),
+            Err(_) if is_token(text) && !text.contains('/') => {
+                Ok(Self::Token(Zeroizing::new(text.to_owned())))
+            }
+            Err(error) => Err(format!("cannot read `{text}`, and it is no token: {error}")),
+        }
+    }
 }
 
 fn sources(question: &Question) -> Result<TrustSources, String> {
@@ -88,7 +115,7 @@ fn sources(question: &Question) -> Result<TrustSources, String> {
     Ok(sources)
 }
 
-fn configured(file: &Path, mode: Rules) -> Result<TrustSources, String> {
+fn configured(file: &Path, mode: super::Rules) -> Result<TrustSources, String> {
     Ok(super::certs::trust_sources(&super::configuration(file, mode)?))
 }
 
@@ -121,27 +148,50 @@ impl Found {
         }
         let Certified { authority, whom } = trust.certify(chain, tenant, now);
         found.authority = Some(authority.to_string());
-        found.outcome = match whom {
-            Err(why) => Err(why.to_string()),
-            Ok(matched) => {
-                found.rule = matched.rule.map(|rule| rule.to_string());
-                let named = matched.named;
-                let groups = named.groups.names().iter().map(ToString::to_string).collect();
-                match tenant {
-                    Some(at) if at != named.tenant.name() => Err(format!(
-                        "it names `{}` of tenant `{}`, who is nobody at a host of `{at}`",
-                        named.user,
-                        named.tenant.name()
-                    )),
-                    Some(_) | None => Ok(Whom {
-                        tenant: named.tenant.name().to_owned(),
-                        user: named.user.to_string(),
-                        groups,
-                    }),
-                }
-            }
-        };
+        match whom {
+            Err(why) => found.outcome = Err(why.to_string()),
+            Ok(matched) => found.take(matched, tenant),
+        }
         found
+    }
+
+    fn of_token(rules: &Rules, token: &str, tenant: Option<&str>) -> Self {
+        let mut found = Self { names: None, authority: None, rule: None, outcome: Err(String::new()) };
+        let Some(issuer) = issuers::issuer_of(rules, token) else {
+            found.outcome = Err("it is no JWT, or its `iss` is that of no issuer in the rules".to_owned());
+            return found;
+        };
+        found.authority = Some(issuer.name.to_string());
+        let KeysFrom::File { set, .. } = &issuer.keys else {
+            found.outcome = Err(format!(
+                "the keys of issuer `{}` are at an address, and nothing is fetched here: give the rules a `keys-file`",
+                issuer.name
+            ));
+            return found;
+        };
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        match issuers::check(rules, issuer, set, token, since.as_secs()) {
+            Err(why) => found.outcome = Err(why.to_string()),
+            Ok(checked) => found.take(checked.matched, tenant),
+        }
+        found
+    }
+
+    fn take(&mut self, matched: Match, tenant: Option<&str>) {
+        self.rule = matched.rule.map(|rule| rule.to_string());
+        let named = matched.named;
+        self.outcome = match tenant {
+            Some(at) if at != named.tenant.name() => Err(format!(
+                "it names `{}` of tenant `{}`, who is nobody at a host of `{at}`",
+                named.user,
+                named.tenant.name()
+            )),
+            Some(_) | None => Ok(Whom {
+                tenant: named.tenant.name().to_owned(),
+                user: named.user.to_string(),
+                groups: named.groups.names().iter().map(ToString::to_string).collect(),
+            }),
+        };
     }
 
     fn text(&self) -> String {
@@ -153,7 +203,7 @@ impl Found {
             names.uris.iter().for_each(|uri| put("uri", uri));
         }
         if let Some(authority) = &self.authority {
-            put("authority", authority);
+            put(if self.names.is_some() { "authority" } else { "issuer" }, authority);
             put("rule", self.rule.as_deref().unwrap_or("none"));
         }
         match &self.outcome {
@@ -180,7 +230,8 @@ impl Found {
         json!({
             "ok": self.outcome.is_ok(),
             "names": names,
-            "authority": self.authority,
+            "authority": self.authority.as_ref().filter(|_| self.names.is_some()),
+            "issuer": self.authority.as_ref().filter(|_| self.names.is_none()),
             "rule": self.rule,
             "identity": whom,
             "reason": why,

@@ -62,7 +62,7 @@ enum Command {
         #[command(subcommand)]
         command: Box<policy::PolicyCommand>,
     },
-    /// Say whom a certificate names
+    /// Say whom a certificate or token names
     Identity {
         #[command(subcommand)]
         command: identity::IdentityCommand,

@@ -33,6 +33,11 @@ pub(crate) use self::show::help_text_of;
 
 use crate::limit::LimitRules;
 
+/// A duration as settings have it, such as `300ms` or `1h30m`. The error says so.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    values::duration(text).map_err(|bad| bad.0)
+}
+
 /// Bytes, as settings have them. None: it is not a size.
 pub(crate) fn size(text: &str) -> Option<u64> {
     values::size_unsigned(text).ok()

@@ -8,6 +8,7 @@ use keygate_core::{ConnectionKind, Origin};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::issuers::Verified;
 use super::jwt::Claims;
 use super::rules::Named;
 use super::simple_token::Entry;
@@ -78,6 +79,7 @@ struct LastToken {
 pub(super) enum Remembered {
     Simple(Arc<Entry>),
     Jwt(Arc<Claims>),
+    Issued(Arc<Verified>),
 }
 
 impl ConnectionIdentity {

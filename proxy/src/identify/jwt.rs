@@ -198,7 +198,7 @@ fn read_claims(claims: AnyClaims) -> Option<Claims> {
 }
 
 /// JSON has one kind of number, and some issuers write `3.0` or `1.7e9`.
-fn whole_number(value: &serde_json::Value) -> Option<u64> {
+pub(super) fn whole_number(value: &serde_json::Value) -> Option<u64> {
     /// Above 2^53 a float is not exact any more.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if let Some(number) = value.as_u64() {

@@ -7,6 +7,7 @@
 
 mod connection;
 mod directory;
+pub mod issuers;
 mod jwt;
 mod password;
 pub mod rules;
@@ -15,13 +16,14 @@ mod source;
 
 pub use connection::{ConnectionIdentity, Lapse, Proof, Shown};
 pub use directory::{Directory, keyspace_of_login, user_of_login};
+pub use issuers::Issuers;
 pub use jwt::{JwtKeyError, JwtKeys};
 pub use password::{MAX_COST, PasswordPool, cost_of};
 pub use rules::Named;
 pub use simple_token::SimpleTokens;
 pub use source::{Asker, Source};
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -30,6 +32,7 @@ use keygate_core::{
 };
 
 use connection::Remembered;
+use issuers::Verified;
 use jwt::Claims;
 use password::Expected;
 use rules::TenantOf;
@@ -44,6 +47,8 @@ pub enum Tokens {
 /// Turns evidence into callers.
 pub struct Identifier {
     tokens: Tokens,
+    /// Whose tokens are taken besides; set once there are rules that could name some.
+    issuers: OnceLock<Issuers>,
     passwords: PasswordPool,
     /// Which user an unknown one is taken for; nobody outside can tell.
     stand_ins: ahash::RandomState,
@@ -51,7 +56,12 @@ pub struct Identifier {
 
 impl Identifier {
     pub fn new(tokens: Tokens, passwords: PasswordPool) -> Self {
-        Self { tokens, passwords, stand_ins: ahash::RandomState::new() }
+        Self { tokens, issuers: OnceLock::new(), passwords, stand_ins: ahash::RandomState::new() }
+    }
+
+    /// Takes tokens of these issuers, too. To be called once, before the first request.
+    pub fn trust(&self, issuers: Issuers) {
+        let _first = self.issuers.set(issuers);
     }
 
     /// For hashing new passwords.
@@ -128,11 +138,28 @@ impl Identifier {
         token: &str,
         directory: &dyn Directory,
     ) -> Result<Caller, Refusal> {
+        if let Some(issued) = self.issued(connection, token) {
+            let issued = issued?;
+            let Named { tenant, user, groups } = &issued.matched.named;
+            let keyspace = match tenant {
+                TenantOf::Default => KeyspaceId::DEFAULT,
+                TenantOf::Named(tenant) => {
+                    directory.keyspace_of_tenant(tenant).ok_or(Refusal::InvalidToken)?
+                }
+            };
+            return Ok(Caller::User {
+                keyspace,
+                name: user.clone(),
+                evidence: Evidence::Jwt { auth_revision: None },
+                groups: groups.clone(),
+                origin: connection.origin(),
+            });
+        }
         match &self.tokens {
             Tokens::Simple(tokens) => {
                 let found = match connection.recall(token) {
                     Some(Remembered::Simple(found)) => found,
-                    Some(Remembered::Jwt(_)) | None => {
+                    Some(Remembered::Jwt(_) | Remembered::Issued(_)) | None => {
                         let found = tokens.find(token).ok_or(Refusal::InvalidToken)?;
                         connection.remember(token, Remembered::Simple(found.clone()));
                         found
@@ -156,7 +183,7 @@ impl Identifier {
             Tokens::Jwt(keys) => {
                 let claims = match connection.recall(token) {
                     Some(Remembered::Jwt(claims)) => claims,
-                    Some(Remembered::Simple(_)) | None => {
+                    Some(Remembered::Simple(_) | Remembered::Issued(_)) | None => {
                         let claims = keys.verify(token)?;
                         connection.remember(token, Remembered::Jwt(claims.clone()));
                         claims
@@ -174,6 +201,29 @@ impl Identifier {
                 })
             }
         }
+    }
+
+    /// What a token of an issuer in the rules says; None: it is of nobody there.
+    fn issued(&self, connection: &ConnectionIdentity, token: &str) -> Option<Result<Arc<Verified>, Refusal>> {
+        let issuers = self.issuers.get()?;
+        let verified = match connection.recall(token) {
+            Some(Remembered::Issued(verified)) if issuers.still_holds(&verified) => verified,
+            // What we made ourselves was found to be ours.
+            Some(Remembered::Simple(_) | Remembered::Jwt(_)) => return None,
+            Some(Remembered::Issued(_)) | None => match issuers.verify(token)? {
+                Ok(verified) => {
+                    let verified = Arc::new(verified);
+                    connection.remember(token, Remembered::Issued(verified.clone()));
+                    verified
+                }
+                Err(why) => {
+                    tracing::debug!(remote_addr = %connection.peer(), %why, "a token does not hold");
+                    return Some(Err(Refusal::InvalidToken));
+                }
+            },
+        };
+        let is_over = verified.is_expired(issuers::now());
+        Some(if is_over { Err(Refusal::InvalidToken) } else { Ok(verified) })
     }
 
     /// etcd's `Authenticate`. Takes as long for a user who does not exist as for a wrong password.

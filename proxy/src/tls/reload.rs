@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, RwLock};
@@ -19,6 +19,8 @@ pub struct ReloadingTls {
     current: RwLock<Arc<Loaded>>,
     /// Counts what was loaded.
     changes: watch::Sender<u64>,
+    /// The same, for those who look at each request.
+    generation: AtomicU64,
     /// What the files were when they were last looked at, usable or not.
     seen: Mutex<Vec<Stamp>>,
     /// Lists that ran out, as far as that was said.
@@ -65,6 +67,7 @@ impl ReloadingTls {
             seen,
             run_out: Mutex::default(),
             is_behind: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
         };
         tls.tell_of_lists(SystemTime::now());
         Ok(tls)
@@ -78,6 +81,11 @@ impl ReloadingTls {
     /// The files on disk cannot be used, and what was read before is in force.
     pub fn is_behind(&self) -> bool {
         self.is_behind.load(Ordering::Relaxed)
+    }
+
+    /// Grows with each reload.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Changes whenever a certificate may have ceased to hold.
@@ -107,6 +115,7 @@ impl ReloadingTls {
             Ok(loaded) => {
                 self.is_behind.store(false, Ordering::Relaxed);
                 *self.current.write() = Arc::new(loaded);
+                self.generation.fetch_add(1, Ordering::Release);
                 self.changes.send_modify(|count| *count += 1);
                 tracing::info!(cert = %self.sources.cert.display(), "TLS files were read again");
                 self.tell_of_lists(SystemTime::now());
@@ -152,7 +161,7 @@ fn named_files(sources: &TlsSources) -> Vec<PathBuf> {
 
 /// What the rules in force name.
 fn rule_files(loaded: &Loaded) -> Vec<PathBuf> {
-    loaded.trust.files()
+    loaded.trust.rules().files().cloned().collect()
 }
 
 fn stamps(files: Vec<PathBuf>) -> Vec<Stamp> {

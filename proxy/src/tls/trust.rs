@@ -5,7 +5,7 @@
 //! certificate it is does not follow from a name in it, but from who verified it.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -82,10 +82,8 @@ impl Trust {
         tenants.filter(|tenant| *tenant != keygate_core::DEFAULT_TENANT)
     }
 
-    /// That the rules name.
-    pub(super) fn files(&self) -> Vec<PathBuf> {
-        let sources = &self.rules.authorities;
-        sources.iter().flat_map(|source| [Some(source.ca.clone()), source.crl.clone()]).flatten().collect()
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     pub fn dates(&self) -> impl Iterator<Item = Dated> {

@@ -110,7 +110,7 @@ impl Server {
             if let Some(line) = found {
                 return line;
             }
-            assert!(start.elapsed() < PATIENCE / 4, "{words:?} is not in the log: {:#?}", self.log.lock());
+            assert!(start.elapsed() < PATIENCE / 2, "{words:?} is not in the log: {:#?}", self.log.lock());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

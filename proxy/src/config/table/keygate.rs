@@ -67,7 +67,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "identity-rules-file",
         Kind::Path,
         "",
-        "Authorities of tenants, and rules from names in certificates to tenants, users and groups, YAML. Read again when it changes.",
+        "Authorities of tenants, issuers of tokens, and rules from certificates and claims to tenants, users and groups, YAML. Read again when it changes.",
     )
     .sets(|draft, text| draft::path(&mut draft.identity_rules_file, text)),
     own(

@@ -1,12 +1,14 @@
-//! Who is whom: ordered rules from what a certificate says to tenant, user and groups.
+//! Who is whom: ordered rules from what a certificate or token says to tenant, user and groups.
 //!
-//! An identity is a pair of authority and name: each rule is about one authority, so that no name
+//! An identity is a pair of authority (or issuer) and name: each rule is about one of these, so that no name
 //! means anything in the mouth of another. A rule gives one tenant, written out; no name decides
 //! about it. The first rule that matches counts, and where no rule matches, nobody is meant.
 
 mod certificate;
+mod issuer;
 mod pattern;
 mod read;
+mod token;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +16,12 @@ use std::sync::Arc;
 use keygate_core::Groups;
 
 use pattern::{Captures, Pattern, Template};
+use token::TokenRule;
+
+use super::issuers::Location;
 
 pub use certificate::CertificateNames;
+pub use issuer::{IssuerSource, KeysFrom};
 pub use read::RulesError;
 
 /// The authority of `--trusted-ca-file`, or the one that Keygate made.
@@ -25,7 +31,9 @@ pub const PLATFORM: &str = "platform";
 #[derive(Debug, Default)]
 pub struct Rules {
     pub authorities: Vec<AuthoritySource>,
+    pub issuers: Vec<IssuerSource>,
     certificate_rules: Vec<CertificateRule>,
+    token_rules: Vec<TokenRule>,
 }
 
 /// An authority that the file adds to the platform's.
@@ -98,6 +106,8 @@ pub enum Unnamed {
     SeveralUris(usize),
     #[error("no rule for authority `{authority}` matches")]
     NoRule { authority: Arc<str> },
+    #[error("no rule for issuer `{issuer}` matches")]
+    NoTokenRule { issuer: Arc<str> },
     #[error("rule `{rule}` makes the name `root` of a pattern; give root a rule of its own")]
     RootByPattern { rule: Arc<str> },
     #[error("the certificate is of several authorities: {0}")]
@@ -113,7 +123,25 @@ impl Rules {
             || self.certificate_rules.iter().any(|rule| rule.authority.as_ref() == authority)
     }
 
-    /// That rules give.
+    /// Where issuers publish their keys.
+    pub fn locations(&self) -> impl Iterator<Item = &Location> {
+        self.issuers.iter().filter_map(|issuer| match &issuer.keys {
+            KeysFrom::Url(location) => Some(location),
+            KeysFrom::File { .. } => None,
+        })
+    }
+
+    /// Every file that the rules name.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let authorities = self.authorities.iter().flat_map(|one| [Some(&one.ca), one.crl.as_ref()]).flatten();
+        let keys = self.issuers.iter().filter_map(|issuer| match &issuer.keys {
+            KeysFrom::File { path, .. } => Some(path),
+            KeysFrom::Url(_) => None,
+        });
+        authorities.chain(keys)
+    }
+
+    /// That rules for certificates give.
     pub fn tenants(&self) -> impl Iterator<Item = &str> {
         self.certificate_rules.iter().map(|rule| rule.gives.tenant.name())
     }
@@ -136,7 +164,7 @@ impl Rules {
         for rule in self.certificate_rules.iter().filter(|rule| rule.authority == *authority) {
             let mut captures = Captures::new();
             if rule.matches(names, &mut captures) {
-                return rule.gives.to(&captures, &rule.name);
+                return rule.gives.to(&captures, &rule.name, Vec::new());
             }
         }
         Err(Unnamed::NoRule { authority: authority.clone() })
@@ -155,12 +183,13 @@ impl CertificateRule {
 }
 
 impl Gives {
-    fn to(&self, captures: &Captures, rule: &Arc<str>) -> Result<Match, Unnamed> {
+    /// `more` are groups besides those that the rule makes.
+    fn to(&self, captures: &Captures, rule: &Arc<str>, more: Vec<Arc<str>>) -> Result<Match, Unnamed> {
         let user = self.user.fill(captures);
         if user == keygate_core::ROOT && self.user.constant().is_none() {
             return Err(Unnamed::RootByPattern { rule: rule.clone() });
         }
-        let groups = self.groups.iter().map(|group| Arc::from(group.fill(captures))).collect();
+        let groups = self.groups.iter().map(|group| Arc::from(group.fill(captures))).chain(more).collect();
         let named = Named { tenant: self.tenant.clone(), user: user.into(), groups };
         Ok(Match { named, rule: Some(rule.clone()) })
     }

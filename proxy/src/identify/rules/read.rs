@@ -1,13 +1,15 @@
 //! From the text of a rules file to rules: all problems at once, each with its place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keygate_core::{DEFAULT_TENANT, TenantName};
 use serde::Deserialize;
 
+use super::issuer::RawIssuer;
 use super::pattern::{Pattern, Shape, Template};
+use super::token::{ClaimPattern, TokenRule};
 use super::{AuthoritySource, CertificateRule, Gives, PLATFORM, Rules, TenantOf};
 
 /// Why a rules file cannot be used.
@@ -25,6 +27,8 @@ struct RawFile {
     #[serde(default)]
     authorities: Vec<RawAuthority>,
     #[serde(default)]
+    issuers: Vec<RawIssuer>,
+    #[serde(default)]
     rules: Vec<RawRule>,
 }
 
@@ -41,7 +45,12 @@ struct RawAuthority {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct RawRule {
     name: Option<String>,
-    authority: String,
+    authority: Option<String>,
+    issuer: Option<String>,
+    /// In the order of their names, so that problems are told in one order.
+    #[serde(default)]
+    claims: BTreeMap<String, String>,
+    groups_claim: Option<String>,
     common_name: Option<String>,
     dns: Option<String>,
     uri: Option<String>,
@@ -61,10 +70,11 @@ impl Rules {
             .map_err(|problems| RulesError::Unusable { path: path.to_owned(), problems })
     }
 
-    pub(super) fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
+    pub(in crate::identify) fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
         let raw: RawFile = serde_norway::from_str(text).map_err(|error| vec![error.to_string()])?;
         let mut reader = Reader::default();
         reader.authorities(raw.authorities, folder);
+        reader.issuers(raw.issuers, folder);
         for (index, rule) in raw.rules.into_iter().enumerate() {
             reader.rule(index, rule);
         }
@@ -99,6 +109,24 @@ impl Reader {
         }
     }
 
+    fn issuers(&mut self, raw: Vec<RawIssuer>, folder: &Path) {
+        for (index, raw) in raw.into_iter().enumerate() {
+            let place = format!("issuers[{index}]");
+            let tenant = raw.tenant.clone().and_then(|tenant| self.tenant(&place, &tenant));
+            match raw.check(tenant, folder) {
+                Err(problems) => problems.into_iter().for_each(|why| self.problem(&place, why)),
+                Ok(issuer) => {
+                    let mut others = self.rules.issuers.iter();
+                    if others.any(|other| other.name == issuer.name || other.issuer == issuer.issuer) {
+                        let why = format!("issuer `{}` (`{}`) is there twice", issuer.name, issuer.issuer);
+                        self.problem(&place, why);
+                    }
+                    self.rules.issuers.push(issuer);
+                }
+            }
+        }
+    }
+
     fn tenant(&mut self, place: &str, name: &str) -> Option<TenantOf> {
         if name == DEFAULT_TENANT {
             return Some(TenantOf::Default);
@@ -118,45 +146,104 @@ impl Reader {
 
     fn rule(&mut self, index: usize, raw: RawRule) {
         let place = format!("rules[{index}]");
+        match (&raw.authority, &raw.issuer) {
+            (Some(authority), None) => {
+                let authority = authority.as_str().into();
+                self.certificate_rule(&place, raw, authority);
+            }
+            (None, Some(issuer)) => {
+                let issuer = issuer.as_str().into();
+                self.token_rule(&place, raw, issuer);
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                self.problem(
+                    &place,
+                    "give `authority`, for certificates, or `issuer`, for tokens; one of them",
+                );
+            }
+        }
+    }
+
+    fn certificate_rule(&mut self, place: &str, raw: RawRule, authority: Arc<str>) {
         let before = self.problems.len();
-        let name: Arc<str> = raw.name.clone().unwrap_or_else(|| place.clone()).into();
-        let common_name = self.pattern(&place, "common-name", raw.common_name.as_deref(), Shape::Other);
+        if !raw.claims.is_empty() || raw.groups_claim.is_some() {
+            self.problem(place, "`claims` and `groups-claim` are about tokens; this rule has an `authority`");
+        }
+        let common_name = self.pattern(place, "common-name", raw.common_name.as_deref(), Shape::Other);
         let dns = raw.dns.as_deref().map(str::to_ascii_lowercase);
-        let dns = self.pattern(&place, "dns", dns.as_deref(), Shape::Host);
-        let uri = self.pattern(&place, "uri", raw.uri.as_deref(), Shape::Other);
+        let dns = self.pattern(place, "dns", dns.as_deref(), Shape::Host);
+        let uri = self.pattern(place, "uri", raw.uri.as_deref(), Shape::Other);
         let patterns: Vec<&Pattern> = [&common_name, &dns, &uri].into_iter().flatten().collect();
         if patterns.is_empty() && before == self.problems.len() {
-            self.problem(&place, "it matches nothing: give `common-name`, `dns` or `uri`");
+            self.problem(place, "it matches nothing: give `common-name`, `dns` or `uri`");
         }
+        let tenant = self.tenant_of_rule(place, &raw);
+        let Some(Made { name, gives }) = self.gives(place, &raw, &patterns, tenant) else { return };
+        if before != self.problems.len() {
+            return;
+        }
+        let rule = CertificateRule { name, authority, common_name, dns, uri, gives };
+        if let Some(first) = self.rules.certificate_rules.iter().find(|first| first.asks_the_same(&rule)) {
+            let why = matched_already(&first.name, &first.gives);
+            self.problem(place, why);
+            return;
+        }
+        self.rules.certificate_rules.push(rule);
+    }
+
+    fn token_rule(&mut self, place: &str, raw: RawRule, issuer: Arc<str>) {
+        let before = self.problems.len();
+        if raw.common_name.is_some() || raw.dns.is_some() || raw.uri.is_some() {
+            self.problem(place, "names of certificates do not stand in tokens; this rule has an `issuer`");
+        }
+        let mut claims = Vec::new();
+        for (claim, text) in &raw.claims {
+            let field = format!("claims.{claim}");
+            if let Some(pattern) = self.pattern(place, &field, Some(text), Shape::Other) {
+                claims.push(ClaimPattern { claim: claim.clone(), pattern });
+            }
+        }
+        if raw.claims.is_empty() {
+            self.problem(place, "it matches every token: give `claims`");
+        }
+        let tenant = self.tenant_of_rule(place, &raw);
+        let patterns: Vec<&Pattern> = claims.iter().map(|claim| &claim.pattern).collect();
+        let Some(Made { name, gives }) = self.gives(place, &raw, &patterns, tenant) else { return };
+        if before != self.problems.len() {
+            return;
+        }
+        let groups_claim = raw.groups_claim;
+        let rule = TokenRule { name, issuer, claims, gives, groups_claim };
+        let mut others = self.rules.token_rules.iter();
+        if let Some(first) = others.find(|first| first.issuer == rule.issuer && first.claims == rule.claims) {
+            let why = matched_already(&first.name, &first.gives);
+            self.problem(place, why);
+            return;
+        }
+        self.rules.token_rules.push(rule);
+    }
+
+    /// None: something of it cannot be used, and was said.
+    fn gives(
+        &mut self,
+        place: &str,
+        raw: &RawRule,
+        patterns: &[&Pattern],
+        tenant: Option<TenantOf>,
+    ) -> Option<Made> {
         let mut captured = BTreeSet::new();
         for hole in patterns.iter().flat_map(|pattern| pattern.names()) {
             if !captured.insert(hole.to_owned()) {
                 self.problems.push(format!("{place}: `{{{hole}}}` is captured twice"));
             }
         }
-        let tenant = self.tenant_of_rule(&place, &raw);
-        let user = self.template(&place, "user", &raw.user, &captured);
+        let user = self.template(place, "user", &raw.user, &captured);
         let groups = raw.groups.iter().enumerate();
-        let groups: Vec<_> = groups
-            .filter_map(|(at, group)| self.template(&place, &format!("groups[{at}]"), group, &captured))
+        let groups = groups
+            .filter_map(|(at, group)| self.template(place, &format!("groups[{at}]"), group, &captured))
             .collect();
-        let (Some(tenant), Some(user)) = (tenant, user) else { return };
-        if before != self.problems.len() {
-            return;
-        }
-        let gives = Gives { tenant, user, groups };
-        let authority = raw.authority.into();
-        let rule = CertificateRule { name, authority, common_name, dns, uri, gives };
-        if let Some(first) = self.rules.certificate_rules.iter().find(|first| first.asks_the_same(&rule)) {
-            let why = format!(
-                "it matches what rule `{}` matches, which gives tenant `{}`; one of them must go",
-                first.name,
-                first.gives.tenant.name()
-            );
-            self.problem(&place, why);
-            return;
-        }
-        self.rules.certificate_rules.push(rule);
+        let name = raw.name.as_deref().unwrap_or(place).into();
+        Some(Made { name, gives: Gives { tenant: tenant?, user: user?, groups } })
     }
 
     fn tenant_of_rule(&mut self, place: &str, raw: &RawRule) -> Option<TenantOf> {
@@ -164,25 +251,20 @@ impl Reader {
             Some(tenant) => Some(self.tenant(place, tenant)?),
             None => None,
         };
-        let known = self.rules.authorities.iter().find(|known| known.name.as_ref() == raw.authority);
+        let (kind, name, known) = self.source_of_rule(raw);
         let theirs = match known {
-            Some(known) => known.tenant.clone(),
-            None if raw.authority == PLATFORM => None,
-            None => {
-                let mut names: Vec<_> =
-                    self.rules.authorities.iter().map(|known| format!("`{}`", known.name)).collect();
-                names.push(format!("`{PLATFORM}`"));
-                let why = format!("no authority `{}`; there are {}", raw.authority, names.join(", "));
-                self.problem(&format!("{place}.authority"), why);
+            Ok(theirs) => theirs,
+            Err(known) => {
+                let why = format!("no {kind} `{name}`; there are {known}");
+                self.problem(&format!("{place}.{kind}"), why);
                 return None;
             }
         };
         match (own, theirs) {
             (Some(own), Some(theirs)) if own != theirs => {
                 let why = format!(
-                    "it could match two tenants: `{}` here, and certificates of authority `{}` are of tenant `{}`",
+                    "it could match two tenants: `{}` here, and what {kind} `{name}` signs is of tenant `{}`",
                     own.name(),
-                    raw.authority,
                     theirs.name()
                 );
                 self.problem(place, why);
@@ -190,11 +272,34 @@ impl Reader {
             }
             (Some(tenant), _) | (None, Some(tenant)) => Some(tenant),
             (None, None) => {
-                let why = "which tenant is meant? give `tenant` here or at the authority; `default` is the platform's own";
+                let why = format!(
+                    "which tenant is meant? give `tenant` here or at the {kind}; `default` is the platform's own"
+                );
                 self.problem(place, why);
                 None
             }
         }
+    }
+
+    /// What a rule is about: its kind, its name, and the tenant it has; or those that there are.
+    fn source_of_rule(&self, raw: &RawRule) -> (&'static str, String, Result<Option<TenantOf>, String>) {
+        let listed = |names: Vec<String>| names.join(", ");
+        if let Some(name) = &raw.issuer {
+            let known = self.rules.issuers.iter().find(|issuer| issuer.name.as_ref() == name);
+            let all =
+                || listed(self.rules.issuers.iter().map(|issuer| format!("`{}`", issuer.name)).collect());
+            return ("issuer", name.clone(), known.map(|issuer| issuer.tenant.clone()).ok_or_else(all));
+        }
+        let name = raw.authority.clone().unwrap_or_default();
+        if name == PLATFORM {
+            return ("authority", name, Ok(None));
+        }
+        let known = self.rules.authorities.iter().find(|authority| authority.name.as_ref() == name);
+        let all = || {
+            let own = self.rules.authorities.iter().map(|authority| format!("`{}`", authority.name));
+            listed(own.chain([format!("`{PLATFORM}`")]).collect())
+        };
+        ("authority", name, known.map(|authority| authority.tenant.clone()).ok_or_else(all))
     }
 
     fn pattern(&mut self, place: &str, field: &str, text: Option<&str>, shape: Shape) -> Option<Pattern> {
@@ -229,6 +334,19 @@ impl Reader {
             }
         }
     }
+}
+
+/// What a rule makes of what it matches.
+struct Made {
+    name: Arc<str>,
+    gives: Gives,
+}
+
+fn matched_already(first: &str, gives: &Gives) -> String {
+    format!(
+        "it matches what rule `{first}` matches, which gives tenant `{}`; one of them must go",
+        gives.tenant.name()
+    )
 }
 
 impl CertificateRule {

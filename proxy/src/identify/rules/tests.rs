@@ -79,7 +79,7 @@ fn everything_that_is_wrong_with_a_file_is_said_with_its_place() {
     for (text, expected) in [
         (
             "  - {authority: a, uri: x, user: u, tenant: shop}",
-            "rules[0]: it could match two tenants: `shop` here, and certificates of authority `a` are of tenant `pay`",
+            "rules[0]: it could match two tenants: `shop` here, and what authority `a` signs is of tenant `pay`",
         ),
         (
             "  - {authority: b, uri: 'x/{t}', user: u, tenant: '{t}'}",
