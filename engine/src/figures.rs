@@ -34,7 +34,7 @@ impl TenantFigures {
             keys: keyspace.key_count(),
             bytes: keyspace.current_bytes(),
             history_bytes: keyspace.history_bytes(),
-            leases: keyspace.leases().count() as u64,
+            leases: keyspace.lease_count() as u64,
             watchers,
             revision: keyspace.revision(),
             shares: QuotaKind::ALL.into_iter().filter_map(|kind| Some((kind, share(kind)?))).collect(),

@@ -57,6 +57,13 @@ impl Keyspace {
         if puts.whole == Delta::default() && puts.scopes.is_empty() {
             return Ok(());
         }
+        // Deletes make room for keys and bytes, so what fits without them fits; they add to history.
+        let limits_history = self.quota.limits.history.is_some()
+            || self.quota.scopes.iter().any(|s| s.limits.history.is_some());
+        let without = self.check_growth(&puts, &Growth::default());
+        if deletes.is_empty() || (without.is_ok() && !limits_history) {
+            return without;
+        }
         // No key is put and deleted by one path, so the two can be added up in any order.
         self.check_growth(&puts, &self.deleted(&deletes))
     }
