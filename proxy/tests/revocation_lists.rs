@@ -181,3 +181,49 @@ async fn a_certificate_that_expires_ends_its_connection() {
     KvClient::new(long.signed()).put(put).await.unwrap();
     assert_eq!(going_on.message().await.unwrap().unwrap().events.len(), 1);
 }
+
+#[tokio::test]
+async fn a_token_that_ends_ends_the_streams_that_it_began() {
+    let server = Server::start(&["--auth-token-ttl", "3"]);
+    let root = server.named("root").await;
+    let mut auth = AuthClient::new(root.signed());
+    for name in ["idle", "busy", "changed"] {
+        let user = pb::AuthUserAddRequest { name: name.into(), password: "pw".into(), ..Default::default() };
+        auth.user_add(user).await.unwrap();
+        auth.user_grant_role(pb::AuthUserGrantRoleRequest { user: name.into(), role: "root".into() })
+            .await
+            .unwrap();
+    }
+    let idle = server.logged_in("idle", "pw").await;
+    let busy = server.logged_in("busy", "pw").await;
+    let changed = server.logged_in("changed", "pw").await;
+    let (mut ending, mut going_on, mut cut) = (watch(&idle).await, watch(&busy).await, watch(&changed).await);
+    let start = Instant::now();
+    let user = pb::AuthUserChangePasswordRequest {
+        name: "changed".into(),
+        password: "new".into(),
+        ..Default::default()
+    };
+    auth.user_change_password(user).await.unwrap();
+    let using = async {
+        loop {
+            get(&busy).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let ends = async {
+        for stream in [&mut ending, &mut cut] {
+            let end = stream.message().await.unwrap_err();
+            assert_eq!((end.code(), end.message()), (Code::Unavailable, "etcdserver: invalid auth token"));
+        }
+    };
+    tokio::select! {
+        () = using => {}
+        ended = tokio::time::timeout(Duration::from_secs(15), ends) => ended.expect("the watches go on"),
+    }
+    println!("streams of dead tokens ended after {:?}", start.elapsed());
+    // A token that is used goes on, and its streams with it.
+    let put = pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
+    KvClient::new(root.signed()).put(put).await.unwrap();
+    assert_eq!(going_on.message().await.unwrap().unwrap().events.len(), 1);
+}

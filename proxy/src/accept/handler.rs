@@ -59,9 +59,10 @@ impl Handler for Stages {
                 return Box::pin(async move { grpc.call(connection, request).await });
             }
             let draining = self.draining.clone();
+            let token = grpc.end_of_token(request.headers());
             return Box::pin(async move {
                 let response = grpc.call(connection.clone(), request).await;
-                response.map(|body| Body::new(UntilEnd::new(body, draining, connection)))
+                response.map(|body| Body::new(UntilEnd::new(body, draining, connection, token)))
             });
         }
         if connection.proof().is_crowded() {

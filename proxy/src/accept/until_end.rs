@@ -1,5 +1,6 @@
 //! A stream's answer that ends before the client ends it: when the server stops, so that an open
-//! watch does not hold up a stop, and when what the client showed does not hold any more.
+//! watch does not hold up a stop, and when the certificate or token that the client showed does not hold
+//! any more.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,7 +20,11 @@ pub(super) struct UntilEnd {
     inner: tonic::body::Body,
     end: Pin<Box<dyn Future<Output = End> + Send>>,
     ended: bool,
+    frames: u32,
 }
+
+/// A stream that always has something to send is asked whether it should end after so many frames.
+const FRAMES: u32 = 64;
 
 /// Why a stream is ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,7 +41,7 @@ impl End {
             // Nothing that the client could show again would be better.
             Self::Lapse(Lapse::Revoked) => ("16", "etcdserver: invalid auth token"),
             // Go's clients take UNAUTHENTICATED for the end of a watch, and UNAVAILABLE as a reason to
-            // come again, with the new certificate that is there by then.
+            // log in and come again, or to show the new certificate that is there by then.
             Self::Lapse(Lapse::Expired | Lapse::Changed) => ("14", "etcdserver: invalid auth token"),
         };
         let mut trailers = HeaderMap::new();
@@ -51,15 +56,17 @@ impl UntilEnd {
         inner: tonic::body::Body,
         mut draining: watch::Receiver<Drain>,
         connection: Arc<ConnectionIdentity>,
+        end_of_token: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         let end = Box::pin(async move {
             tokio::select! {
                 // Nobody left to tell us is as good as being told.
                 _ = draining.wait_for(|drain| *drain != Drain::Serving) => End::Drain,
                 lapse = connection.lapse() => End::Lapse(lapse),
+                () = end_of_token => End::Lapse(Lapse::Expired),
             }
         });
-        Self { inner, end, ended: false }
+        Self { inner, end, ended: false, frames: 0 }
     }
 }
 
@@ -74,11 +81,16 @@ impl Body for UntilEnd {
         if self.ended {
             return Poll::Ready(None);
         }
-        // What is ready to be sent goes first.
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+        self.frames = self.frames.wrapping_add(1);
+        // What is ready to be sent goes first, but not for ever.
+        if !self.frames.is_multiple_of(FRAMES)
+            && let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx)
+        {
             return Poll::Ready(frame);
         }
-        let Poll::Ready(end) = self.end.as_mut().poll(cx) else { return Poll::Pending };
+        let Poll::Ready(end) = self.end.as_mut().poll(cx) else {
+            return Pin::new(&mut self.inner).poll_frame(cx);
+        };
         self.ended = true;
         Poll::Ready(Some(Ok(Frame::trailers(end.trailers()))))
     }

@@ -57,6 +57,11 @@ pub(super) struct OfTenant {
 }
 
 impl Claims {
+    /// Seconds since 1970.
+    pub(super) fn expires(&self) -> u64 {
+        self.expires
+    }
+
     pub(super) fn is_expired(&self) -> bool {
         now() >= self.expires
     }

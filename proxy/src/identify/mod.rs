@@ -24,7 +24,7 @@ pub use simple_token::SimpleTokens;
 pub use source::{Asker, Source};
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use keygate_core::{
@@ -226,6 +226,33 @@ impl Identifier {
         Some(if is_over { Err(Refusal::InvalidToken) } else { Ok(verified) })
     }
 
+    /// After what time to look again whether a token that a stream began with still holds; None: it does
+    /// not. To ask does not keep a token alive.
+    pub fn token_lasts(&self, token: &str, directory: &dyn Directory) -> Option<Duration> {
+        /// A token of a user whose password has changed is dead at once.
+        const LOOK_AT_TABLE: Duration = Duration::from_secs(5);
+        /// Costs a check of a signature.
+        const LOOK_AT_SIGNATURE: Duration = Duration::from_secs(30);
+        let left = |expires: u64| {
+            let left = expires.checked_sub(issuers::now()).filter(|left| *left > 0);
+            left.map(|left| Duration::from_secs(left).min(LOOK_AT_SIGNATURE))
+        };
+        if let Some(issued) = self.issuers.get().and_then(|issuers| issuers.verify(token)) {
+            return left(issued.ok()?.expires());
+        }
+        match &self.tokens {
+            Tokens::Jwt(keys) => left(keys.verify(token).ok()?.expires()),
+            Tokens::Simple(tokens) => {
+                let found = tokens.find(token)?;
+                let Holder { keyspace, user } = found.holder();
+                let user = directory.auth(*keyspace)?.users.get(user.as_ref())?;
+                let is_current = user.credential_revision == found.credential_revision();
+                let left = found.left(Instant::now()).filter(|_| is_current)?;
+                Some(left.min(LOOK_AT_TABLE))
+            }
+        }
+    }
+
     /// etcd's `Authenticate`. Takes as long for a user who does not exist as for a wrong password.
     pub async fn authenticate(
         &self,
@@ -288,7 +315,7 @@ fn keyspace_of_claims(claims: &Claims, directory: &dyn Directory) -> Result<Keys
 }
 
 /// The first of `token` and `authorization`. Bytes that are not visible ASCII are no token of ours.
-fn token_of(metadata: &HeaderMap) -> Result<Option<&str>, Refusal> {
+pub fn token_of(metadata: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let Some(value) = metadata.get("token").or_else(|| metadata.get(http::header::AUTHORIZATION)) else {
         return Ok(None);
     };

@@ -60,6 +60,16 @@ impl Entry {
         true
     }
 
+    /// How long the token lives if nobody uses it; None: it is dead. Asking is no use.
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+        if self.revoked.load(Ordering::Relaxed) {
+            return None;
+        }
+        let age = millis(now.saturating_duration_since(self.born));
+        let left = self.expires.load(Ordering::Relaxed).checked_sub(age).filter(|left| *left > 0);
+        left.map(Duration::from_millis)
+    }
+
     fn is_alive(&self, now: Instant) -> bool {
         millis(now.saturating_duration_since(self.born)) < self.expires.load(Ordering::Relaxed)
     }

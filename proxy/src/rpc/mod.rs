@@ -20,15 +20,18 @@ mod watch;
 
 pub use room::{ConnectionRoom, MessageRoom};
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use keygate_core::Refusal;
 use tonic::{Code, Status};
+use zeroize::Zeroizing;
 
-use crate::identify::ConnectionIdentity;
+use crate::identify::{ConnectionIdentity, token_of};
 use crate::stack::{self, Answered, Context, Evidence};
 use crate::status;
 use answer_room::{Held, holding};
@@ -71,6 +74,27 @@ impl GrpcService {
     pub fn tenant_of_host(&self, host: &str) -> Option<Arc<str>> {
         let view = self.context.port.view();
         view.tenant_for_host(host).map(|tenant| tenant.name.as_str().into())
+    }
+
+    /// Completes when the token that a request shows has ceased to hold. Never, for one that shows none
+    /// or one that does not hold to begin with: that is for the request itself to find out.
+    pub fn end_of_token(&self, metadata: &HeaderMap) -> impl Future<Output = ()> + Send + 'static {
+        /// Nothing ends in less.
+        const PAUSE: Duration = Duration::from_millis(100);
+        let token = token_of(metadata).ok().flatten().map(|token| Zeroizing::new(token.to_owned()));
+        let context = self.context.clone();
+        async move {
+            let lasts = |token: &str| context.identifier.token_lasts(token, &context.port.view());
+            let begun = token.and_then(|token| lasts(&token).map(|wait| (token, wait)));
+            let Some((token, mut wait)) = begun else { return std::future::pending().await };
+            loop {
+                tokio::time::sleep(wait.max(PAUSE)).await;
+                match lasts(&token) {
+                    Some(left) => wait = left,
+                    None => return,
+                }
+            }
+        }
     }
 
     /// Answers any gRPC request. Never fails: what goes wrong is in the answer's status.

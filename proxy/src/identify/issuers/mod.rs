@@ -68,6 +68,10 @@ impl Verified {
     pub(super) fn is_expired(&self, now: u64) -> bool {
         now >= self.expires
     }
+
+    pub(super) fn expires(&self) -> u64 {
+        self.expires
+    }
 }
 
 impl Issuers {
