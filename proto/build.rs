@@ -5,10 +5,11 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "authpb.proto",
     "etcdserverpb.proto",
     "health.proto",
+    "limits.proto",
     "mvccpb.proto",
     "policies.proto",
     "quotas.proto",

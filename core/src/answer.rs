@@ -2,6 +2,7 @@
 
 use crate::auth::{Permission, Secret};
 use crate::bundle::PolicyAnswer;
+use crate::observation::{LimitInfo, LoadInfo};
 use crate::operation::{AlarmKind, LeaseId};
 use crate::quota::QuotaInfo;
 use crate::tenant::TenantInfo;
@@ -110,6 +111,8 @@ pub enum Answer<V> {
     Names(Vec<String>),
     Permissions(Vec<Permission>),
     Tenants(Vec<TenantInfo>),
+    Limits(Vec<LimitInfo>),
+    Load(Vec<LoadInfo>),
     Quotas(Vec<QuotaInfo>),
     Policy(PolicyAnswer),
     Serving,
@@ -190,6 +193,8 @@ impl<V> Answer<V> {
             Self::Permissions(v) => Answer::Permissions(v),
             Self::Tenants(tenants) => Answer::Tenants(tenants),
             Self::Quotas(quotas) => Answer::Quotas(quotas),
+            Self::Limits(v) => Answer::Limits(v),
+            Self::Load(v) => Answer::Load(v),
             Self::Policy(v) => Answer::Policy(v),
             Self::Serving => Answer::Serving,
         })

@@ -72,6 +72,7 @@ impl<V: ValueSize> Operation<V> {
             | Self::QuotaSet(_)
             | Self::QuotaShow(_)
             | Self::QuotaRecount(_)
+            | Self::Observe(_)
             | Self::PolicyChange(_)
             | Self::PolicyAsk(_)
             | Self::Health => Ok(()),

@@ -25,6 +25,7 @@ mod policy;
 
 mod answer;
 mod limited;
+mod observation;
 mod refusal;
 
 pub use access::{Access, AdminVerb, KeyAction};
@@ -42,6 +43,7 @@ pub use bundle::{
 pub use caller::{Caller, ConnectionKind, Evidence, Groups, Origin};
 pub use check::{Limits, Nesting, some_key};
 pub use limited::{Limited, Retry};
+pub use observation::{LimitInfo, LoadInfo, Observation};
 pub use operation::{
     AlarmAction, AlarmKind, AlarmRequest, Compact, Compare, CompareOp, CompareTarget, DeleteRange,
     LeaseGrant, LeaseId, LeaseRevoke, LeaseTimeToLive, Operation, Put, PutLease, PutValue, Range, RoleGrant,

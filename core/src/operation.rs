@@ -6,6 +6,7 @@
 
 use crate::auth::{Credential, Permission};
 use crate::bundle::{PolicyChange, PolicyQuestion};
+use crate::observation::Observation;
 use crate::quota::{QuotaOf, QuotaSet};
 use crate::range::KeyRange;
 use crate::tenant::{TenantChange, TenantCreate, TenantName};
@@ -112,6 +113,9 @@ pub enum Operation<V> {
     PolicyChange(PolicyChange),
     /// Answered by the gateway, from its view.
     PolicyAsk(PolicyQuestion),
+
+    /// Answered by the gateway alone.
+    Observe(Observation),
 
     /// `grpc.health.v1.Health`.
     Health,
@@ -332,6 +336,7 @@ impl<V> Operation<V> {
                 | Self::QuotaSet(_)
                 | Self::QuotaShow(QuotaOf::Default | QuotaOf::Tenant(_) | QuotaOf::All)
                 | Self::QuotaRecount(_)
+                | Self::Observe(_)
         )
     }
 
@@ -389,6 +394,7 @@ impl<V> Operation<V> {
             | Self::TenantList
             | Self::QuotaShow(_)
             | Self::QuotaRecount(_)
+            | Self::Observe(_)
             | Self::PolicyAsk(_)
             | Self::Health => false,
         }

@@ -6,6 +6,7 @@
 
 use crate::access::{Access, AdminVerb, KeyAction};
 use crate::bundle::{PolicyChange, PolicyQuestion};
+use crate::observation::Observation;
 use crate::operation::{
     AlarmAction, Compare, CompareTarget, DeleteRange, LeaseId, Operation, Put, PutLease, PutValue, Range,
     Txn, TxnOp,
@@ -99,7 +100,9 @@ impl<V> Operation<V> {
             Self::TenantCreate(_) | Self::TenantChange { .. } | Self::TenantDelete { .. } => {
                 visit(Access::Admin(AdminVerb::TenantChange));
             }
-            Self::TenantGet { .. } | Self::TenantList => visit(Access::Admin(AdminVerb::TenantList)),
+            Self::TenantGet { .. } | Self::TenantList | Self::Observe(_) => {
+                visit(Access::Admin(AdminVerb::TenantList))
+            }
             Self::QuotaSet(_) => visit(Access::Admin(AdminVerb::TenantChange)),
             // A tenant's root may know why its writes are refused.
             Self::QuotaShow(QuotaOf::Own) => visit(Access::Admin(AdminVerb::AuthChange)),
@@ -164,6 +167,7 @@ impl<V> Operation<V> {
             Self::QuotaSet(v) => Operation::QuotaSet(v),
             Self::QuotaShow(v) => Operation::QuotaShow(v),
             Self::QuotaRecount(v) => Operation::QuotaRecount(v),
+            Self::Observe(v) => Operation::Observe(v),
             Self::PolicyChange(v) => Operation::PolicyChange(v),
             Self::PolicyAsk(v) => Operation::PolicyAsk(v),
             Self::Health => Operation::Health,
@@ -218,6 +222,8 @@ impl<V> Operation<V> {
             Self::QuotaSet(_) => "keygate.admin.v1.Quotas/Set",
             Self::QuotaShow(_) => "keygate.admin.v1.Quotas/Show",
             Self::QuotaRecount(_) => "keygate.admin.v1.Quotas/Recount",
+            Self::Observe(Observation::Limits) => "keygate.admin.v1.Limits/Get",
+            Self::Observe(Observation::Load { .. }) => "keygate.admin.v1.Load/Get",
             Self::PolicyChange(PolicyChange::Stage { .. }) => "keygate.admin.v1.Policies/Stage",
             Self::PolicyChange(PolicyChange::Apply { .. }) => "keygate.admin.v1.Policies/Apply",
             Self::PolicyChange(PolicyChange::Rollback { .. }) => "keygate.admin.v1.Policies/Rollback",
@@ -284,6 +290,7 @@ impl<V: ValueSize> Operation<V> {
             | Self::QuotaSet(_)
             | Self::QuotaShow(_)
             | Self::QuotaRecount(_)
+            | Self::Observe(_)
             | Self::PolicyAsk(_)
             | Self::Health => Cost { operations: 1, ..Cost::default() },
         }

@@ -164,6 +164,7 @@ fn tenants_are_ruled_over_only_where_auth_is_on() {
         Operation::TenantList,
         Operation::QuotaShow(QuotaOf::All),
         Operation::QuotaRecount(QuotaOf::Own),
+        Operation::Observe(keygate_core::Observation::Limits),
         Operation::QuotaSet(QuotaSet {
             tenant: Some(pay()),
             prefix: bytes::Bytes::new(),

@@ -140,6 +140,7 @@ pub(crate) fn kind_of<V>(operation: &Operation<V>) -> Option<usize> {
         | Operation::QuotaSet(_)
         | Operation::QuotaShow(_)
         | Operation::QuotaRecount(_)
+        | Operation::Observe(_)
         | Operation::PolicyChange(_)
         | Operation::PolicyAsk(_)
         | Operation::Health => return None,

@@ -99,6 +99,7 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
         | Operation::RoleRevokePermission(_)
         | Operation::TenantCreate(_)
         | Operation::TenantChange { .. }
+        | Operation::Observe(_)
         | Operation::TenantDelete { .. }
         | Operation::QuotaSet(_)
         | Operation::PolicyChange(_)

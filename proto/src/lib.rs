@@ -10,7 +10,7 @@
 //! | [`authpb`] | `authpb` | |
 //! | [`v3lockpb`] | `v3lockpb` | Lock |
 //! | [`v3electionpb`] | `v3electionpb` | Election |
-//! | [`admin`] | `keygate.admin.v1` | Tenants, Quotas, Policies |
+//! | [`admin`] | `keygate.admin.v1` | Tenants, Quotas, Policies, Limits, Load |
 //! | [`health`] | `grpc.health.v1` | Health |
 //!
 //! For a service `KV`, tonic makes the trait `etcdserverpb::kv_server::Kv`, the server

@@ -25,7 +25,9 @@ const SHOWN: &[&str] = &[
     "hosts",
     "key",
     "keys",
+    "limit",
     "name",
+    "path",
     "peerURLs",
     "range_end",
     "role",
@@ -33,6 +35,7 @@ const SHOWN: &[&str] = &[
     "service",
     "storageVersion",
     "targetVersion",
+    "tenant",
     "user",
     "users",
     "ver",
@@ -75,6 +78,7 @@ fn formats() -> BTreeMap<String, Format> {
         "keygate.admin.v1" admin {
             Tenant TenantHosts TenantCreateRequest TenantGetRequest TenantListRequest TenantChangeRequest
             TenantDeleteRequest TenantResponse TenantListResponse TenantDeleteResponse
+            LimitsRequest LimitsResponse Limit LoadRequest LoadResponse UserLoad
         }
         "grpc.health.v1" health { HealthCheckRequest HealthCheckResponse }
         "etcdserverpb" etcdserverpb {

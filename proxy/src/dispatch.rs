@@ -29,6 +29,10 @@ pub async fn one(
             let _prepared = context.policies.prepare(view, change).await?;
             context.port.propose(permit).await
         }
+        Operation::Observe(observation) => {
+            let answer = context.limiter.observe(*observation);
+            Ok(Reply { revision: 0, term: view.term(), answer })
+        }
         operation if operation.is_write() => {
             let patient = waits_for_disk(operation);
             let proposed = context.port.propose(permit);

@@ -7,8 +7,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use keygate_proto::etcdserverpb as pb;
 use keygate_proto::rpc::{QuotaFailure, RetryInfo};
+use keygate_proto::{admin, etcdserverpb as pb};
 use pb::auth_client::AuthClient;
 use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
@@ -256,6 +256,31 @@ async fn connections_and_logins_are_counted_where_they_belong() {
     }
     assert_eq!(told(limited.server.login("bob", "of bob").await).0, Code::ResourceExhausted);
     limited.server.login("alice", "of alice").await.unwrap();
+}
+
+#[tokio::test]
+async fn operators_see_what_is_in_force_and_who_asks_for_how_much() {
+    let limits = "limits: {tenant: {user: {writes: {rate: 1/h, burst: 2}}, users: {root: {writes: none}}}}";
+    let limited = Limited::start(limits, &["alice"]).await;
+    let alice = limited.server.logged_in("alice", "of alice").await;
+    let refused = futures_util::future::join_all((0..5).map(|_| put(&alice, "k", "v"))).await;
+    assert_eq!(refused.iter().filter(|outcome| outcome.is_err()).count(), 3);
+    let mut load = admin::load_client::LoadClient::new(limited.root.signed());
+    let users = load.get(admin::LoadRequest { most: 50 }).await.unwrap().into_inner().users;
+    let of_alice = users.iter().find(|load| load.user == "alice").unwrap();
+    assert_eq!((of_alice.tenant.as_str(), of_alice.refusals, of_alice.connections), ("default", 3, 1));
+    assert!(of_alice.requests >= 5 && of_alice.bytes_in > 0 && of_alice.bytes_out > 0, "{of_alice:?}");
+    let one = load.get(admin::LoadRequest { most: 1 }).await.unwrap().into_inner().users;
+    assert_eq!(one.len(), 1, "those that asked most come first");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_keygate"))
+        .args(["limits", "show", "--output", "json", "--endpoints", &limited.server.endpoint(), "--data-dir"])
+        .arg(limited.server.data_dir())
+        .env_clear()
+        .output()
+        .unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let first = serde_json::json!({"path": "limits.tenant.user.writes", "limit": "1/h, burst 2"});
+    assert_eq!(told["limits"][0], first, "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A stranger who names a tenant must not use up what its users may ask for.

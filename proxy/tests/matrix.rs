@@ -199,6 +199,8 @@ fn rows() -> Vec<Row> {
         ),
         platform("/keygate.admin.v1.Tenants/Delete", admin::TenantDeleteRequest { name: name("leaving") }),
         // Its own: what its root needs to know.
+        platform("/keygate.admin.v1.Limits/Get", admin::LimitsRequest {}),
+        platform("/keygate.admin.v1.Load/Get", admin::LoadRequest::default()),
         guarded("/keygate.admin.v1.Quotas/Show", admin::QuotaShowRequest::default()),
         platform(
             "/keygate.admin.v1.Quotas/Set",

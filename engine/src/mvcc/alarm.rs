@@ -64,6 +64,7 @@ impl Keyspace {
             | Operation::QuotaSet(_)
             | Operation::QuotaShow(_)
             | Operation::QuotaRecount(_)
+            | Operation::Observe(_)
             // An administrator must be able to repair a policy whatever else is wrong.
             | Operation::PolicyChange(_)
             | Operation::PolicyAsk(_)

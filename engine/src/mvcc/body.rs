@@ -164,6 +164,7 @@ impl<'a> BodyRef<'a> {
             | Operation::TenantList
             | Operation::QuotaShow(_)
             | Operation::QuotaRecount(_)
+            | Operation::Observe(_)
             | Operation::PolicyAsk(_)
             | Operation::Health => return Err(CommandError::NotForTheLog(operation.method())),
         })

@@ -325,6 +325,7 @@ impl Keyspace {
             | Operation::QuotaSet(_)
             | Operation::QuotaShow(_)
             | Operation::QuotaRecount(_)
+            | Operation::Observe(_)
             | Operation::PolicyChange(_)
             | Operation::PolicyAsk(_)
             | Operation::Health => Err(NOT_FOR_THE_LOG.into()),

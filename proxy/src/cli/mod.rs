@@ -6,6 +6,7 @@
 mod certs;
 mod check;
 mod identity;
+mod limits;
 mod policy;
 mod quota;
 mod remote;
@@ -55,6 +56,8 @@ enum Command {
     },
     /// Make, list, suspend and delete tenants of a running server
     Tenant(Box<tenant::Tenant>),
+    /// Show which limits a running server has in force
+    Limits(Box<limits::Limits>),
     /// Limit how much tenants may hold, and show how much they do
     Quota(Box<quota::Quota>),
     /// Check, test, compare and question policy bundles
@@ -130,6 +133,7 @@ pub fn main(run: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {
             check::check(&file, mode.into(), output)
         }
         Ok(Cli { command: Command::Tenant(tenant) }) => tenant::run(&tenant),
+        Ok(Cli { command: Command::Limits(limits) }) => limits::run(&limits),
         Ok(Cli { command: Command::Quota(quota) }) => quota::run(&quota),
         Ok(Cli { command: Command::Identity { command } }) => identity::run(command),
         Ok(Cli { command: Command::Certs { command } }) => certs::run(command),

@@ -11,6 +11,7 @@ mod account;
 mod file;
 mod gcra;
 mod ledger;
+mod report;
 mod rules;
 mod shape;
 mod slot;

@@ -80,6 +80,7 @@ impl Class {
             | Operation::TenantList
             | Operation::QuotaSet(_)
             | Operation::QuotaRecount(_)
+            | Operation::Observe(_)
             | Operation::PolicyChange(_)
             | Operation::PolicyAsk(_) => Self::Admin,
         }

@@ -151,6 +151,8 @@ pub(super) static METHODS: &[Method] = &[
     unary!("/keygate.admin.v1.Tenants/List", tenant_list),
     unary!("/keygate.admin.v1.Tenants/Change", tenant_change, tenant),
     unary!("/keygate.admin.v1.Tenants/Delete", tenant_delete),
+    unary!("/keygate.admin.v1.Limits/Get", limits),
+    unary!("/keygate.admin.v1.Load/Get", load),
     unary!("/keygate.admin.v1.Quotas/Show", quota_show, quotas),
     unary!("/keygate.admin.v1.Quotas/Set", quota_set, quotas),
     unary!("/keygate.admin.v1.Quotas/Recount", quota_recount, quotas),

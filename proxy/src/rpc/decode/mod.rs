@@ -16,7 +16,7 @@ pub(super) use lease::keep_alive;
 pub(super) use watch::create as watch_create;
 
 use bytes::Bytes;
-use keygate_core::{Limits, Operation, Plaintext, Refusal};
+use keygate_core::{Limits, Observation, Operation, Plaintext, Refusal};
 use keygate_proto::{admin, etcdserverpb as pb, health};
 use prost::Message;
 use tonic::Status;
@@ -167,6 +167,17 @@ pub(super) fn tenant_change(bytes: Bytes, _: &Limits) -> Decoded {
 
 pub(super) fn tenant_delete(bytes: Bytes, _: &Limits) -> Decoded {
     tenants::delete(message(bytes)?)
+}
+
+pub(super) fn limits(bytes: Bytes, _: &Limits) -> Decoded {
+    let admin::LimitsRequest {} = message(bytes)?;
+    Ok(Operation::Observe(Observation::Limits))
+}
+
+pub(super) fn load(bytes: Bytes, _: &Limits) -> Decoded {
+    let admin::LoadRequest { most } = message(bytes)?;
+    let most = if most == 0 { 100 } else { most as usize };
+    Ok(Operation::Observe(Observation::Load { most }))
 }
 
 pub(super) fn quota_show(bytes: Bytes, _: &Limits) -> Decoded {

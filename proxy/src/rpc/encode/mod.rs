@@ -6,6 +6,7 @@
 mod auth;
 mod kv;
 mod lease;
+mod limits;
 mod maintenance;
 mod policies;
 mod quotas;
@@ -14,6 +15,7 @@ mod tenants;
 pub(super) use auth::*;
 pub(super) use kv::*;
 pub(super) use lease::*;
+pub(super) use limits::*;
 pub(super) use maintenance::*;
 pub(super) use policies::*;
 pub(super) use quotas::*;
