@@ -18,17 +18,23 @@ const SECRET: &[&str] = &["blob", "hashedPassword", "password", "token", "value"
 
 /// Names of `string` and `bytes` fields that `Debug` shows.
 const SHOWN: &[&str] = &[
+    "by",
     "cancel_reason",
     "clientURLs",
+    "content",
+    "digest",
     "error",
     "errors",
     "hosts",
     "key",
     "keys",
     "limit",
+    "manifest",
     "name",
     "path",
     "peerURLs",
+    "policy",
+    "prefix",
     "range_end",
     "role",
     "roles",
@@ -36,6 +42,7 @@ const SHOWN: &[&str] = &[
     "storageVersion",
     "targetVersion",
     "tenant",
+    "tenants",
     "user",
     "users",
     "ver",
@@ -79,6 +86,10 @@ fn formats() -> BTreeMap<String, Format> {
             Tenant TenantHosts TenantCreateRequest TenantGetRequest TenantListRequest TenantChangeRequest
             TenantDeleteRequest TenantResponse TenantListResponse TenantDeleteResponse
             LimitsRequest LimitsResponse Limit LoadRequest LoadResponse UserLoad
+            QuotaLimits QuotaUse Quota QuotaShowRequest QuotaSetRequest QuotaRecountRequest QuotaResponse
+            PolicyStageRequest PolicyStageResponse PolicyApplyRequest PolicyRollbackRequest PolicyLogRequest
+            PolicyPartRequest PolicyTablesRequest PolicyRevision PolicyBundle PolicyRevisionResponse
+            PolicyLogResponse PolicyPartResponse PolicyTablesResponse
         }
         "grpc.health.v1" health { HealthCheckRequest HealthCheckResponse }
         "etcdserverpb" etcdserverpb {
