@@ -16,6 +16,8 @@ pub(super) struct Version {
     pub(super) main: i64,
     pub(super) version: i64,
     pub(super) sub: u32,
+    /// Bytes of its value, in the room that alignment leaves.
+    pub(super) length: u32,
 }
 
 impl Version {
@@ -154,7 +156,8 @@ impl Entry {
     }
 
     pub(super) fn current(&self) -> Version {
-        Version { create: self.create, main: self.main, version: self.version, sub: self.sub }
+        let length = u32::try_from(self.value_len()).unwrap_or(u32::MAX);
+        Version { create: self.create, main: self.main, version: self.version, sub: self.sub, length }
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -405,7 +408,7 @@ mod tests {
     use keygate_core::Plaintext;
 
     fn version(main: i64) -> Version {
-        Version { create: 2, main, version: main - 1, sub: 0 }
+        Version { create: 2, main, version: main - 1, sub: 0, length: 1 }
     }
 
     fn sealed() -> Sealed {
@@ -477,7 +480,7 @@ mod tests {
 
     #[test]
     fn a_deletion_behind_the_horizon_takes_the_key_with_it() {
-        let gone = Version { create: 0, main: 6, version: 0, sub: 0 };
+        let gone = Version { create: 0, main: 6, version: 0, sub: 0, length: 0 };
         let mut slot = EntryRef::new(Entry::new(version(2), LeaseId::NONE, value()));
         Entry::supersede(&mut slot, gone, LeaseId::NONE, Held::Nothing);
         assert_eq!((slot.at(5), slot.at(6)), (Some(version(2)), None));

@@ -207,6 +207,7 @@ impl Keyspace {
             main: at.revision.main,
             version: kv.version,
             sub: at.revision.sub,
+            length: kv.value.as_ref().map_or(0, |value| u32::try_from(value.len()).unwrap_or(u32::MAX)),
         };
         let held = held(kv.value, room);
         self.revision = self.revision.max(version.main);

@@ -103,11 +103,6 @@ impl Row {
         Self { kv, tombstone: true }
     }
 
-    /// Bytes of the value.
-    pub(super) fn value_len(&self) -> u64 {
-        self.kv.value.as_ref().map_or(0, |value| value.len() as u64)
-    }
-
     /// Bytes of key and value.
     pub(super) fn size(&self) -> usize {
         self.kv.key.len() + self.kv.value.as_ref().map_or(0, Sealed::len)

@@ -142,9 +142,14 @@ impl Keyspace {
         effects: &mut Effects,
     ) {
         let revision = writing.next();
-        let mut version =
-            Version { create: revision.main, main: revision.main, version: 1, sub: revision.sub };
         let length = value.len() as u64;
+        let mut version = Version {
+            create: revision.main,
+            main: revision.main,
+            version: 1,
+            sub: revision.sub,
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+        };
         // Out of the request's buffer; from here on everybody shares what the entry holds.
         let held = Held::Here(Kept::from(&value));
         let mut replaced = None;
@@ -197,7 +202,7 @@ impl Keyspace {
             return;
         }
         let revision = writing.next();
-        let version = Version { create: 0, main: revision.main, version: 0, sub: revision.sub };
+        let version = Version { create: 0, main: revision.main, version: 0, sub: revision.sub, length: 0 };
         let replaced = Entry::supersede(slot, version, LeaseId::NONE, Held::Nothing);
         self.count.past += 1;
         self.count.live -= 1;

@@ -5,7 +5,6 @@ use super::super::keyspace::Keyspace;
 use super::super::meta;
 use super::super::row::RowSource;
 use super::super::state::{State, Stop};
-use super::tally::Uncounted;
 use keygate_core::{
     Answer, KeyspaceId, MAX_QUOTA_PREFIXES, QuotaBound, QuotaKind, QuotaLimits, QuotaSet, QuotaUse, Refusal,
     Sealed,
@@ -58,14 +57,7 @@ impl Keyspace {
         if is_new && self.quota.scopes.len() >= MAX_QUOTA_PREFIXES {
             return Err(Refusal::TooManyQuotas { limit: MAX_QUOTA_PREFIXES }.into());
         }
-        let counted = if is_new {
-            Some(self.tally(prefix, rows).map_err(|uncounted| match uncounted {
-                Uncounted::Row(error) => Stop::from(error),
-                Uncounted::Unwanted(error) => Stop::from(error),
-            })?)
-        } else {
-            None
-        };
+        let counted = is_new.then(|| self.tally(prefix, rows)).transpose()?;
         let used = match (&counted, scope) {
             (Some(tally), _) => {
                 QuotaUse { keys: tally.keys, bytes: tally.bytes, history: tally.history.bytes() }

@@ -1,9 +1,9 @@
-//! Counts everything again, from the index and from the rows of what is history: what a prefix begins with when it gets
-//! its first limit, and what an operator may compare the counters with.
+//! Counts everything again, from the index: what a prefix begins with when it gets its first limit, and what an operator
+//! may compare the counters with.
 
 use super::super::keyspace::Keyspace;
 use super::super::read::{ReadError, check_wanted};
-use super::super::row::{RowError, RowSource};
+use super::super::row::RowSource;
 use super::timeline::Timeline;
 use super::{Delta, Scope};
 use bytes::Bytes;
@@ -22,12 +22,6 @@ impl Tally {
     }
 }
 
-/// Why it was not counted to the end.
-pub(super) enum Uncounted {
-    Row(RowError),
-    Unwanted(ReadError),
-}
-
 /// All keys that begin with `prefix`.
 fn under(prefix: &Bytes) -> KeyRange {
     let last = prefix.iter().rposition(|byte| *byte != u8::MAX);
@@ -42,35 +36,26 @@ fn under(prefix: &Bytes) -> KeyRange {
 }
 
 impl Keyspace {
-    pub(super) fn tally(&self, prefix: &Bytes, rows: &dyn RowSource) -> Result<Tally, Uncounted> {
+    /// Ends early when nobody wants the count any more.
+    pub(super) fn tally(&self, prefix: &Bytes, rows: &dyn RowSource) -> Result<Tally, ReadError> {
         let (mut keys, mut bytes, mut history) = (0, 0, Vec::new());
         for (step, (key, entry)) in self.entries(&under(prefix)).enumerate() {
-            check_wanted(step, rows).map_err(Uncounted::Unwanted)?;
+            check_wanted(step, rows)?;
             if entry.is_live() {
                 keys += 1;
                 bytes += key.len() as u64 + entry.value_len();
             }
             let mut before = None;
-            let mut failed = None;
             entry.each_version(&mut |version| {
                 let old = before.replace(version).filter(|old| !old.is_tombstone());
-                if version.main <= self.compact_revision || failed.is_some() {
+                if version.main <= self.compact_revision {
                     return;
                 }
-                let old = match old.map(|old| self.row(old.revision(), rows)).transpose() {
-                    Ok(row) => row.map(|row| row.value_len()),
-                    Err(error) => {
-                        failed = Some(error);
-                        return;
-                    }
-                };
+                let old = old.map(|old| u64::from(old.length));
                 // How long the new value is does not matter to history.
                 let new = (!version.is_tombstone()).then_some(0);
                 history.push((version.main, Delta::of(key, old, new).history));
             });
-            if let Some(error) = failed {
-                return Err(Uncounted::Row(error));
-            }
         }
         Ok(Tally { keys, bytes, history: Timeline::of(history) })
     }
@@ -90,10 +75,7 @@ impl Keyspace {
     pub fn recount(&self, rows: &dyn RowSource) -> Result<Vec<QuotaInfo>, ReadError> {
         let mut quotas = self.quotas();
         for info in &mut quotas {
-            let tally = self.tally(&info.prefix, rows).map_err(|uncounted| match uncounted {
-                Uncounted::Row(error) => self.explain(error, self.revision, false),
-                Uncounted::Unwanted(error) => error,
-            })?;
+            let tally = self.tally(&info.prefix, rows)?;
             info.counted = Some(tally.used());
         }
         Ok(quotas)
