@@ -227,6 +227,7 @@ async fn limits_change_while_the_server_runs_and_a_bad_file_changes_nothing() {
         // Another change shows that the bad one was looked at.
         tokio::time::sleep(Duration::from_millis(2500)).await;
         put(&alice, "k", "two").await.unwrap();
+        assert_eq!(told(put(&alice, "k", "four").await).0, Code::InvalidArgument, "{bad}");
     }
     limited.rewrite("limits: {tenant: {value-size: 2}}");
     until(false).await;
