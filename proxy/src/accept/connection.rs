@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
@@ -18,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tonic::body::Body;
 
+use super::flood::Flood;
 use super::handler::{Handler, Served};
 use super::lapse::Presented;
 use super::listener::Endpoint;
@@ -102,6 +104,7 @@ pub(super) async fn serve(
     let lapse = lapse(client.presented, endpoint.tls.clone(), identity.clone());
     let stay = Stay { place: &evicted, probation: &probation, limits: &shared.limits, drain, lapse };
     let service = ConnectionService { handler, endpoint, identity, probation: probation.clone() };
+    let flooded = stream.flooded();
     let io = TokioIo::new(stream);
     let outcome = match spoken {
         Spoken::Http2 => {
@@ -115,6 +118,11 @@ pub(super) async fn serve(
     };
     if let Err(error) = outcome {
         tracing::debug!(remote_addr = %peer, %error, "connection ended");
+    }
+    if flooded.load(Ordering::Relaxed)
+        && let Line::Write { left_out } = shared.refusals.ask(std::time::Instant::now())
+    {
+        tracing::warn!(remote_addr = %peer, left_out, error = %Flood, "a connection is closed");
     }
 }
 

@@ -6,10 +6,12 @@
 //!   stays. Serving threads have a runtime of one thread each; nothing of a connection crosses them.
 //! - Until a connection has proved who it is, it is one of a limited number of [`Strangers`], and may
 //!   have little under way; one that never does is told to go.
+//! - A connection that floods HTTP/2 with frames that carry nothing is closed ([`flood`]).
 //! - A connection that does not finish its handshake and begin to speak HTTP in time is closed.
 
 mod acceptor;
 mod connection;
+mod flood;
 mod handler;
 mod lapse;
 mod listener;

@@ -7,13 +7,15 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::flood::FrameBudget;
 use super::probation::{AT_ONCE, Allowance, Probation};
 use crate::metrics::Traffic;
 
@@ -36,6 +38,10 @@ pub(super) struct ClientStream {
     traffic: Arc<Traffic>,
     /// Until it is over.
     probation: Option<Arc<Probation>>,
+    /// Of HTTP/2 only.
+    frames: Option<FrameBudget>,
+    /// Why reading failed.
+    flooded: Arc<AtomicBool>,
     /// On probation: something was read, and has not been looked at yet.
     unseen: bool,
     /// Read ahead and not yet given on.
@@ -47,7 +53,23 @@ pub(super) struct ClientStream {
 impl ClientStream {
     pub(super) fn new(transport: Transport, traffic: Arc<Traffic>, probation: Arc<Probation>) -> Self {
         let probation = Some(probation);
-        Self { transport, traffic, probation, unseen: false, ahead: [0; PREFACE.len()], from: 0, to: 0 }
+        let ahead = [0; PREFACE.len()];
+        Self {
+            transport,
+            traffic,
+            probation,
+            frames: None,
+            unseen: false,
+            ahead,
+            from: 0,
+            to: 0,
+            flooded: Arc::default(),
+        }
+    }
+
+    /// Is true once the connection ends because of a flood.
+    pub(super) fn flooded(&self) -> Arc<AtomicBool> {
+        self.flooded.clone()
     }
 
     /// Reads as many bytes as it takes to tell. None: the client went away without a word.
@@ -58,6 +80,7 @@ impl ClientStream {
                 return Ok(Some(Spoken::Http1));
             }
             if seen.len() == PREFACE.len() {
+                self.frames = Some(FrameBudget::new(Instant::now()));
                 return Ok(Some(Spoken::Http2));
             }
             let room = &mut self.ahead[self.to..];
@@ -80,7 +103,7 @@ impl AsyncRead for ClientStream {
             let length = (this.to - this.from).min(buf.remaining());
             buf.put_slice(&this.ahead[this.from..this.from + length]);
             this.from += length;
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(this.look_at(&buf.filled()[buf.filled().len() - length..]));
         }
         let before = buf.filled().len();
         let read = if this.probation.is_some() {
@@ -89,11 +112,21 @@ impl AsyncRead for ClientStream {
             this.transport.poll_read(cx, buf)
         };
         this.traffic.received.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
-        read
+        ready!(read)?;
+        Poll::Ready(this.look_at(&buf.filled()[before..]))
     }
 }
 
 impl ClientStream {
+    fn look_at(&mut self, read: &[u8]) -> io::Result<()> {
+        let Some(frames) = &mut self.frames else { return Ok(()) };
+        frames.received(read, Instant::now).map_err(|flood| {
+            self.traffic.floods.fetch_add(1, Ordering::Relaxed);
+            self.flooded.store(true, Ordering::Relaxed);
+            io::Error::new(io::ErrorKind::ConnectionAborted, flood)
+        })
+    }
+
     /// Little at once, and what was read is looked at before more is.
     fn poll_read_on_probation(
         &mut self,
@@ -141,6 +174,9 @@ impl AsyncWrite for ClientStream {
         };
         if let Poll::Ready(Ok(bytes)) = &written {
             this.traffic.sent.fetch_add(*bytes as u64, Ordering::Relaxed);
+            if let Some(frames) = &mut this.frames {
+                frames.sent(*bytes);
+            }
         }
         if let Some(probation) = &this.probation {
             probation.answers_wait(written.is_pending());

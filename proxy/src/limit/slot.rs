@@ -1,12 +1,13 @@
 //! What limits know of one connection: whose it is, and what it holds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use keygate_core::KeyspaceId;
 use parking_lot::Mutex;
 
 use super::account::{Account, Seat};
+use crate::rpc::Answers;
 
 /// A connection nearly always has the same caller; looking the account up once is enough.
 #[derive(Default)]
@@ -14,7 +15,7 @@ pub struct Slot {
     settled: Mutex<Option<Settled>>,
     watchers: Arc<AtomicU64>,
     streams: Arc<AtomicU64>,
-    answers: Arc<AtomicUsize>,
+    answers: Arc<Answers>,
 }
 
 struct Settled {
@@ -38,7 +39,7 @@ impl Slot {
     }
 
     /// Bytes of answers that wait to be sent.
-    pub fn answers(&self) -> &Arc<AtomicUsize> {
+    pub fn answers(&self) -> &Arc<Answers> {
         &self.answers
     }
 

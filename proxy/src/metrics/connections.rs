@@ -51,6 +51,8 @@ impl ConnectionMetrics {
 pub struct Traffic {
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
+    /// Connections that were closed for it.
+    pub(crate) floods: AtomicU64,
 }
 
 pub(super) fn write_traffic(page: &mut Exposition, threads: &[Arc<Traffic>]) {
@@ -64,6 +66,11 @@ pub(super) fn write_traffic(page: &mut Exposition, threads: &[Arc<Traffic>]) {
             sum(|it| &it.received),
         ),
         ("etcd_network_client_grpc_sent_bytes_total", "Bytes sent to clients.", sum(|it| &it.sent)),
+        (
+            "keygate_connections_flooding_total",
+            "Connections closed because they sent HTTP/2 frames that carry nothing without end.",
+            sum(|it| &it.floods),
+        ),
     ] {
         page.single(name, Kind::Counter, help, bytes);
     }

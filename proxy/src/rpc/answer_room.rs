@@ -1,15 +1,16 @@
 //! Room for an answer, from before it is put into a message until the last byte of it has left.
 //!
 //! Small answers are not counted: their number is bounded by that of streams. A connection that holds a quarter of all
-//! room gets no more until its client has read some of it, so that one which reads nothing keeps no others out.
+//! room gets no more until its client has read some of it, so that one which reads nothing keeps no others out. Mostly
+//! it does not come to that: [`super::answers`] lets the next request of such a connection wait.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 use keygate_core::{Answer, Limited, Plaintext, Refusal, Retry};
 use keygate_engine::{AnswerRoom, AnswerShare};
 
+use super::answers::Answers;
 use crate::identify::ConnectionIdentity;
 use crate::limit::Found;
 
@@ -22,7 +23,7 @@ const PARTS: usize = 4;
 /// What an answer holds.
 pub(super) struct Held {
     _share: AnswerShare,
-    connection: Arc<AtomicUsize>,
+    connection: Arc<Answers>,
     bytes: usize,
 }
 
@@ -38,7 +39,7 @@ impl Held {
             return Ok(None);
         }
         let answers = connection.slot().answers();
-        if answers.load(Relaxed) > room.limit() / PARTS {
+        if answers.held() > room.limit() / PARTS {
             return Err(Refusal::Limited(Box::new(Limited {
                 rule: "answer-memory",
                 subject: "this connection".into(),
@@ -48,14 +49,14 @@ impl Held {
         }
         let share = room.share();
         share.grow(bytes)?;
-        answers.fetch_add(bytes, Relaxed);
+        answers.add(bytes);
         Ok(Some(Self { _share: share, connection: answers.clone(), bytes }))
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.connection.fetch_sub(self.bytes, Relaxed);
+        self.connection.remove(self.bytes);
     }
 }
 

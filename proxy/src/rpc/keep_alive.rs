@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, Response};
+use http::Response;
 use http_body::Body;
 use keygate_core::Refusal;
 use keygate_proto::etcdserverpb as pb;
 use tonic::Status;
 
 use super::frame::{self, Messages};
+use super::metadata::Metadata;
 use super::meter::{Meter, Received};
 use super::{Call, decode, encode, read_many, refuse};
 use crate::identify::ConnectionIdentity;
@@ -24,7 +25,7 @@ use crate::status;
 struct KeepAlive<B> {
     context: Arc<Context>,
     connection: Arc<ConnectionIdentity>,
-    metadata: HeaderMap,
+    metadata: Metadata,
     messages: Messages<B>,
     received: Received,
     _place: Option<StreamSeat>,

@@ -5,6 +5,7 @@
 //! operation goes through [`crate::stack`].
 
 mod answer_room;
+mod answers;
 mod asked;
 mod deadline;
 pub mod decode;
@@ -12,12 +13,14 @@ mod encode;
 mod frame;
 mod health;
 mod keep_alive;
+mod metadata;
 pub mod meter;
 pub mod methods;
 mod range_stream;
 mod room;
 mod watch;
 
+pub use answers::Answers;
 pub use room::{ConnectionRoom, MessageRoom};
 
 use std::future::Future;
@@ -40,8 +43,10 @@ use deadline::Deadline;
 use decode::Decode;
 use encode::Encode;
 use frame::Messages;
+use metadata::Metadata;
 use meter::{Meter, RpcCounters};
 use methods::{Kind, Method};
+use room::Full;
 
 /// What etcd allows a message beyond `--max-request-bytes` before it refuses it unread.
 const MESSAGE_OVERHEAD: usize = 512 << 10;
@@ -49,6 +54,9 @@ const MESSAGE_OVERHEAD: usize = 512 << 10;
 /// What is read of a message from somebody who has not shown who they are. A login, and every
 /// request that is not made to cost memory, fits many times.
 const STRANGERS_MESSAGE: usize = 64 << 10;
+
+/// What a request that waits costs besides its message.
+const REQUEST: usize = 8 << 10;
 
 /// The gRPC side of one serving thread. Cheap to clone.
 #[derive(Clone)]
@@ -60,7 +68,7 @@ pub struct GrpcService {
 /// One request on its way.
 struct Call<B> {
     connection: Arc<ConnectionIdentity>,
-    metadata: HeaderMap,
+    metadata: Metadata,
     body: B,
 }
 
@@ -128,7 +136,10 @@ impl GrpcService {
             return refuse(meter, &status::of(&refusal));
         }
         self.counters.asked(asked.client_version, id);
-        let call = Call { connection, metadata: head.headers, body };
+        let Ok(metadata) = Metadata::new(head.headers, connection.room()) else {
+            return refuse(meter, &status::no_room());
+        };
+        let call = Call { connection, metadata, body };
         let method = id.method();
         let Some(deadline) = deadline else { return self.answer(method, call, meter).await };
         let answer = deadline.bound(self.answer(method, call, meter)).await;
@@ -183,6 +194,9 @@ where
     if size > limit && operation.is_write() {
         return Err(status::of(&Refusal::RequestTooLarge { size, limit }));
     }
+    if connection.slot().answers().lie() {
+        wait_for_client(&connection, size).await?;
+    }
     meter.begins(&operation);
     match stack::run(context, evidence, operation, size).await {
         Ok(Answered { reply, admission }) => {
@@ -201,6 +215,14 @@ where
             Err(status::of(&refusal))
         }
     }
+}
+
+/// Until the client has taken enough of what it was answered before. What waits takes of the connection's room.
+async fn wait_for_client(connection: &ConnectionIdentity, message: usize) -> Result<(), Status> {
+    let mut waiting = room::Held::none(connection.room().clone());
+    waiting.resize(message + REQUEST).map_err(|Full| status::no_room())?;
+    connection.slot().answers().taken().await;
+    Ok(())
 }
 
 /// The message of a request that has one. A large one is read only of those who have shown who they

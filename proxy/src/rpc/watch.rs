@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, Response};
+use http::Response;
 use http_body::Body;
 use keygate_core::{Event, KeyspaceId, Operation, Refusal, Sealed};
 use keygate_engine::{WatchCreateError, WatchSession, WatchUpdate};
@@ -23,6 +23,7 @@ use prost::encoding::encoded_len_varint;
 use tonic::Status;
 
 use super::frame::{self, Messages};
+use super::metadata::Metadata;
 use super::meter::{Meter, Received};
 use super::{Call, decode, encode, message_limit, read_many, refuse};
 use crate::identify::ConnectionIdentity;
@@ -36,7 +37,7 @@ const NO_WATCHER: i64 = -1;
 struct Watch<B> {
     context: Arc<Context>,
     connection: Arc<ConnectionIdentity>,
-    metadata: HeaderMap,
+    metadata: Metadata,
     messages: Messages<B>,
     received: Received,
     session: WatchSession,

@@ -1,6 +1,8 @@
 //! A real server process, and callers who show it what they like.
 
 pub(crate) mod authority;
+#[cfg(target_os = "linux")]
+pub(crate) mod frames;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
