@@ -12,6 +12,7 @@ mod quota;
 mod remote;
 mod serve;
 mod tenant;
+mod top;
 mod version;
 
 use std::{
@@ -60,6 +61,8 @@ enum Command {
     Limits(Box<limits::Limits>),
     /// Limit how much tenants may hold, and show how much they do
     Quota(Box<quota::Quota>),
+    /// Show tenants by load, refusals and use of quotas, as it changes
+    Top(Box<top::Top>),
     /// Check, test, compare and question policy bundles
     Policy {
         #[command(subcommand)]
@@ -135,6 +138,7 @@ pub fn main(run: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {
         Ok(Cli { command: Command::Tenant(tenant) }) => tenant::run(&tenant),
         Ok(Cli { command: Command::Limits(limits) }) => limits::run(&limits),
         Ok(Cli { command: Command::Quota(quota) }) => quota::run(&quota),
+        Ok(Cli { command: Command::Top(top) }) => top::run(&top),
         Ok(Cli { command: Command::Identity { command } }) => identity::run(command),
         Ok(Cli { command: Command::Certs { command } }) => certs::run(command),
         Ok(Cli { command: Command::Policy { command } }) => policy::run(*command),

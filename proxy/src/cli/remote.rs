@@ -103,6 +103,12 @@ impl Remote {
         bail!("no server could be reached: {}", failures.join("; "))
     }
 
+    /// To another listener, with the same certificates and without a token.
+    pub(super) async fn connect_to(&self, url: &str) -> anyhow::Result<Connection> {
+        let channel = self.dial(url, &self.tls()?).await?;
+        Ok(InterceptedService::new(channel, ShowToken(None)))
+    }
+
     async fn dial(&self, endpoint: &str, tls: &ClientTlsConfig) -> anyhow::Result<Channel> {
         let url = if endpoint.contains("://") { endpoint.to_owned() } else { format!("https://{endpoint}") };
         let mut target = Endpoint::from_shared(url.clone())
