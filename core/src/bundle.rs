@@ -56,6 +56,25 @@ pub enum PolicyQuestion {
     Part { revision: u64, index: u32 },
     /// What the tables of a keyspace say, as rows. `None`: the default one.
     Tables { tenant: Option<TenantName> },
+    /// A request that was denied lately.
+    Denial { decision: u64 },
+}
+
+/// A request that was denied, and who asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Denial {
+    pub decision: u64,
+    /// Seconds since 1970.
+    pub at: i64,
+    pub policy_revision: u64,
+    pub tenant: String,
+    /// Empty: nobody had logged in.
+    pub user: String,
+    pub groups: Vec<String>,
+    pub origin: Origin,
+    pub method: String,
+    /// What it wanted, in the words of `keygate policy explain`; of a large one the beginning.
+    pub requests: Vec<String>,
 }
 
 /// What a bundle says of itself.
@@ -114,6 +133,7 @@ pub enum PolicyAnswer {
         /// All there are, so that whoever asks can ask about each.
         tenants: Vec<String>,
     },
+    Denial(Denial),
 }
 
 /// Whom, from where and when a bundle is asked about.

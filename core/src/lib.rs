@@ -37,8 +37,8 @@ pub use auth::{
     AuthTables, Credential, KeyspaceId, PasswordHash, Permission, PermissionKind, ROOT, Role, Secret, User,
 };
 pub use bundle::{
-    Asking, BUNDLE_BYTES, BUNDLE_PART, BundleAbout, BundleDigest, InForce, PlatformPolicy, PolicyAnswer,
-    PolicyChange, PolicyQuestion, PolicyRevision, Rules, Ruling, StoredBundle,
+    Asking, BUNDLE_BYTES, BUNDLE_PART, BundleAbout, BundleDigest, Denial, InForce, PlatformPolicy,
+    PolicyAnswer, PolicyChange, PolicyQuestion, PolicyRevision, Rules, Ruling, StoredBundle,
 };
 pub use caller::{Caller, ConnectionKind, Evidence, Groups, Origin};
 pub use check::{Limits, Nesting, some_key};

@@ -118,6 +118,9 @@ pub enum Refusal {
     OldAuthRevision { token: u64, store: u64 },
     #[error("permission denied")]
     PermissionDenied,
+    /// The same, remembered under this number for the operator.
+    #[error("permission denied, decision `{decision:016x}`")]
+    Denied { decision: u64 },
     /// A permit was overtaken by a change of policy or of the keys that it looked at. Never reaches
     /// a client: the gateway decides again.
     #[error("policy changed between decision and execution")]
@@ -161,6 +164,8 @@ pub enum Refusal {
         "policy revision `{in_force}` is in force, not `{expected}`: look at what changed and say that revision"
     )]
     PolicyMoved { in_force: u64, expected: u64 },
+    #[error("decision `{0:016x}` is not remembered: the last 1000 denials since the start are")]
+    DecisionUnknown(u64),
     #[error("there is no policy revision `{0}` whose bundle is kept")]
     PolicyRevisionUnknown(u64),
 

@@ -21,24 +21,29 @@ const SHOWN: &[&str] = &[
     "by",
     "cancel_reason",
     "clientURLs",
+    "connection",
     "content",
     "digest",
     "error",
     "errors",
+    "groups",
     "hosts",
     "key",
     "keys",
     "limit",
     "manifest",
+    "method",
     "name",
     "path",
     "peerURLs",
     "policy",
     "prefix",
     "range_end",
+    "requests",
     "role",
     "roles",
     "service",
+    "source",
     "storageVersion",
     "targetVersion",
     "tenant",
@@ -89,7 +94,7 @@ fn formats() -> BTreeMap<String, Format> {
             QuotaLimits QuotaUse Quota QuotaShowRequest QuotaSetRequest QuotaRecountRequest QuotaResponse
             PolicyStageRequest PolicyStageResponse PolicyApplyRequest PolicyRollbackRequest PolicyLogRequest
             PolicyPartRequest PolicyTablesRequest PolicyRevision PolicyBundle PolicyRevisionResponse
-            PolicyLogResponse PolicyPartResponse PolicyTablesResponse
+            PolicyLogResponse PolicyPartResponse PolicyTablesResponse PolicyDenialRequest PolicyDenialResponse
         }
         "grpc.health.v1" health { HealthCheckRequest HealthCheckResponse }
         "etcdserverpb" etcdserverpb {

@@ -5,7 +5,6 @@ use keygate_engine::{RangeChunks, View, WatchCreateError, WatchCreated, WatchSes
 use tokio::time::Instant;
 
 use crate::identify::{Asker, Home};
-use crate::policies::Policies;
 use crate::stack::Context;
 
 /// A request with one answer.
@@ -21,7 +20,7 @@ pub async fn one(
         Operation::Authenticate { .. } => authenticate(context, view, asker, permit).await,
         Operation::PolicyAsk(question) => {
             let revision = view.keyspace(permit.keyspace()).map_or(0, |keyspace| keyspace.revision());
-            let answer = Answer::Policy(Policies::answer(view, question)?);
+            let answer = Answer::Policy(context.policies.answer(view, question)?);
             Ok(Reply { revision, term: view.term(), answer })
         }
         Operation::PolicyChange(change) => {

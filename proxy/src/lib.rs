@@ -20,6 +20,7 @@ pub mod stack;
 pub mod limit;
 
 pub mod authorize;
+pub mod denials;
 pub mod policies;
 
 pub mod transform;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::denials::Denials;
 use bytes::Bytes;
 use keygate_core::{
     BUNDLE_BYTES, BundleDigest, KeyspaceId, PolicyAnswer, PolicyChange, PolicyQuestion, Refusal, Rules,
@@ -44,6 +45,7 @@ pub struct Policies {
     /// One bundle at a time: a large one takes memory and a core.
     compiling: tokio::sync::Mutex<()>,
     failures: AtomicU64,
+    pub denials: Denials,
 }
 
 /// A compiled bundle that somebody is about to propose. It is found again while this is kept.
@@ -52,7 +54,13 @@ pub struct Prepared(#[expect(dead_code, reason = "kept alive, not looked at")] O
 impl Policies {
     pub fn new(compiler: Arc<Compiler>, trust: Option<Trust>) -> Self {
         let trust = trust.map(Arc::new);
-        Self { compiler, trust, compiling: tokio::sync::Mutex::new(()), failures: AtomicU64::new(0) }
+        Self {
+            compiler,
+            trust,
+            compiling: tokio::sync::Mutex::new(()),
+            failures: AtomicU64::new(0),
+            denials: Denials::default(),
+        }
     }
 
     /// Bundles that were not put in force since the start.
@@ -103,9 +111,13 @@ impl Policies {
         Ok(Prepared(Some(compiled.map_err(Refusal::BundleUnusable)?)))
     }
 
-    pub fn answer(view: &View, question: &PolicyQuestion) -> Result<PolicyAnswer, Refusal> {
+    pub fn answer(&self, view: &View, question: &PolicyQuestion) -> Result<PolicyAnswer, Refusal> {
         match question {
             PolicyQuestion::Log => Ok(view.policy_log()),
+            PolicyQuestion::Denial { decision } => {
+                let denial = self.denials.find(*decision).ok_or(Refusal::DecisionUnknown(*decision))?;
+                Ok(PolicyAnswer::Denial(denial))
+            }
             PolicyQuestion::Part { revision, index } => {
                 let revision = if *revision == 0 { view.platform_policy().revision } else { *revision };
                 let Some(bundle) = view.bundle_of(revision)? else {

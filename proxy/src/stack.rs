@@ -87,9 +87,16 @@ pub async fn run<'a>(
                 (view, caller)
             }
         };
-        let permit = authorize::obtain(context.endpoint, &view, &caller, operation.clone())?;
-        match dispatch::one(context, &view, asker, transform::seal(permit)?).await {
+        let permit = authorize::obtain(context.endpoint, &view, &caller, operation.clone());
+        let done = match permit {
+            Ok(permit) => dispatch::one(context, &view, asker, transform::seal(permit)?).await,
+            Err(refusal) => Err(refusal),
+        };
+        match done {
             Err(Refusal::StalePermit) => {}
+            Err(Refusal::PermissionDenied) => {
+                return Err(context.policies.denials.note(&view, &caller, &operation));
+            }
             Err(refusal) if is_bundle(&operation) => {
                 context.policies.failed(&refusal);
                 return Err(refusal);
@@ -121,7 +128,11 @@ pub fn run_stream(
     let caller = identify(context, &view, evidence, &operation)?;
     let request = Request { view: &view, caller: &caller, connection: evidence.connection };
     let admission = context.limiter.admit(request, &mut operation, size)?;
-    let permit = transform::seal(authorize::obtain(context.endpoint, &view, &caller, operation)?)?;
+    let permit = authorize::obtain(context.endpoint, &view, &caller, operation.clone());
+    let permit = transform::seal(permit.map_err(|refusal| match refusal {
+        Refusal::PermissionDenied => context.policies.denials.note(&view, &caller, &operation),
+        refusal => refusal,
+    })?)?;
     let payer = admission.into_payer(&context.limiter);
     Ok(Chunks { chunks: dispatch::stream(context, view, permit), payer })
 }

@@ -42,9 +42,20 @@ pub fn of(refusal: &Refusal) -> Status {
             let told: String = format!("keygate: {refusal}").chars().take(BUNDLE_TEXT).collect();
             Status::new(code, told)
         }
+        Refusal::DecisionUnknown(_) => Status::new(code, format!("keygate: {refusal}")),
+        Refusal::Denied { decision } => {
+            let mut status = Status::new(code, text);
+            if let Ok(id) = format!("{decision:016x}").parse() {
+                status.metadata_mut().insert(DECISION_ID, id);
+            }
+            status
+        }
         _ => Status::new(code, text),
     }
 }
+
+/// Beside the status of a denial: its number, for the operator.
+pub const DECISION_ID: &str = "x-keygate-decision-id";
 
 fn code_and_text(refusal: &Refusal) -> (Code, &'static str) {
     match refusal {
@@ -127,7 +138,9 @@ fn code_and_text(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::OldAuthRevision { .. } => {
             (Code::InvalidArgument, "etcdserver: revision of auth store is old")
         }
-        Refusal::PermissionDenied => (Code::PermissionDenied, "etcdserver: permission denied"),
+        Refusal::PermissionDenied | Refusal::Denied { .. } => {
+            (Code::PermissionDenied, "etcdserver: permission denied")
+        }
         // The gateway decides again before this can be seen. Should a client ever see it, then as
         // what it is to them: the request did not get through, and nothing was done.
         Refusal::StalePermit | Refusal::TimedOut => (Code::Unavailable, "etcdserver: request timed out"),
@@ -152,6 +165,7 @@ fn code_and_text(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::BundlePartTooLarge { .. } => (Code::InvalidArgument, "keygate: part is too large"),
         Refusal::BundleTooLarge { .. } => (Code::InvalidArgument, "keygate: bundle is too large"),
         Refusal::PolicyMoved { .. } => (Code::Aborted, "keygate: another policy revision is in force"),
+        Refusal::DecisionUnknown(_) => (Code::NotFound, "keygate: no such decision is remembered"),
         Refusal::PolicyRevisionUnknown(_) => (Code::NotFound, "keygate: no such policy revision is kept"),
 
         Refusal::NoLeader => (Code::Unavailable, "etcdserver: no leader"),

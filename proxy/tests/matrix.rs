@@ -12,7 +12,7 @@ use keygate_proto::{admin, authpb, etcdserverpb as pb, health};
 use prost::Message;
 use support::{Server, Shown};
 use tonic::Code::{
-    self, FailedPrecondition, InvalidArgument, Ok, PermissionDenied, Unauthenticated, Unimplemented,
+    self, FailedPrecondition, InvalidArgument, NotFound, Ok, PermissionDenied, Unauthenticated, Unimplemented,
 };
 
 struct Row {
@@ -232,6 +232,11 @@ fn rows() -> Vec<Row> {
         ),
         platform("/keygate.admin.v1.Policies/Log", admin::PolicyLogRequest {}),
         platform("/keygate.admin.v1.Policies/Part", admin::PolicyPartRequest::default()),
+        Row {
+            // Nothing has this number.
+            root: NotFound,
+            ..platform("/keygate.admin.v1.Policies/Denial", admin::PolicyDenialRequest { decision: 1 })
+        },
         platform("/keygate.admin.v1.Policies/Tables", admin::PolicyTablesRequest { tenant: name("pay") }),
         later("/v3lockpb.Lock/Lock"),
         later("/v3lockpb.Lock/Unlock"),

@@ -118,6 +118,20 @@ async fn a_bundle_gives_and_takes_rights_beside_users_and_roles() {
     kv.compact(compact).await.expect("an administrative right without root");
     assert_eq!(put(&server.named("nobody").await, "/pay/a").await, Err(Code::PermissionDenied));
 
+    // A denial has a number that the operator can ask about.
+    let range = pb::RangeRequest { key: "/shop/a".into(), ..Default::default() };
+    let denied = pb::kv_client::KvClient::new(service.signed()).range(range).await.unwrap_err();
+    assert_eq!(denied.message(), "etcdserver: permission denied");
+    let id = denied.metadata().get("x-keygate-decision-id").unwrap().to_str().unwrap().to_owned();
+    let why = says(&server, &["explain", &id], 1);
+    assert!(
+        why.starts_with("etcdserverpb.KV/Range at ")
+            && why.contains("by svc-pay@default from 127.0.0.1 (mtls)"),
+        "{why}"
+    );
+    assert!(why.contains("no row: what no row allows is denied"), "{why}");
+    assert!(says(&server, &["explain", "0123456789abcdef"], 2).contains("is not remembered"));
+
     // Questions about what is in force.
     assert!(says(&server, &["log"], 0).starts_with("* 1 "));
     assert!(says(&server, &["show"], 0).contains("p, role:pay, default, /pay/*, readwrite, allow"));

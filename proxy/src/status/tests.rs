@@ -119,6 +119,12 @@ fn table() -> Vec<(Refusal, Code, &'static str)> {
             "keygate: there is no policy revision `3` whose bundle is kept",
         ),
         (R::Limited(limited()), ResourceExhausted, "etcdserver: too many requests"),
+        (R::Denied { decision: 7 }, PermissionDenied, "etcdserver: permission denied"),
+        (
+            R::DecisionUnknown(7),
+            NotFound,
+            "keygate: decision `0000000000000007` is not remembered: the last 1000 denials since the start are",
+        ),
     ]
 }
 
@@ -135,7 +141,7 @@ fn bound(kind: QuotaKind) -> Box<QuotaBound> {
     Box::new(QuotaBound { kind, prefix: b"app/\xff".as_slice().into(), limit: 3, used: 5 })
 }
 
-const VARIANTS: usize = 67;
+const VARIANTS: usize = 69;
 
 fn position(refusal: &Refusal) -> usize {
     use Refusal as R;
@@ -157,6 +163,8 @@ fn position(refusal: &Refusal) -> usize {
         R::NoSpace => 14,
         R::TooManyRequests => 15,
         R::Limited(_) => 66,
+        R::Denied { .. } => 67,
+        R::DecisionUnknown(_) => 68,
         R::LeaseNotFound => 16,
         R::LeaseExists => 17,
         R::LeaseTtlTooLarge => 18,

@@ -4,35 +4,38 @@ use std::{path::Path, sync::Arc};
 
 use keygate_policies::{
     Asker, BundlePolicy, Explanation, Outcome, RowId,
-    bundle::{Context, RangeText, Request},
+    bundle::{Connection, Context, Instant, RangeText, Request},
     who_can as holders_of,
 };
+use keygate_proto::admin as pb;
 use serde_json::{Value, json};
 
 use super::{
     Caller, Output, Server, Unusable, Verdict, check::outcome_name, live, now, read, request, row_json, say,
+    unusable,
 };
 
 /// What was asked, and what came of it.
 struct Answer {
-    policy: BundlePolicy,
+    policy: Arc<BundlePolicy>,
     request: Request,
     explanation: Explanation,
 }
 
 fn answer(caller: &Caller) -> Result<Answer, Unusable> {
     let output = caller.output;
+    let user = caller.user.as_deref().ok_or_else(|| unusable(output, "say who asks: `--user NAME`"))?;
     let request = request(&caller.request, output)?;
     let bundle = match &caller.bundle {
         Some(path) => read(path, output)?,
         None => {
             let server = Server { remote: caller.reach.with_user_of_environment(), output };
-            live::of_caller(&server, &caller.tenant, &caller.user)?
+            live::of_caller(&server, &caller.tenant, user)?
         }
     };
-    let policy = BundlePolicy::compile(Arc::new(bundle));
+    let policy = Arc::new(BundlePolicy::compile(Arc::new(bundle)));
     let groups: Vec<&str> = caller.group.iter().map(String::as_str).collect();
-    let asker = Asker { tenant: &caller.tenant, user: &caller.user, groups: &groups };
+    let asker = Asker { tenant: &caller.tenant, user, groups: &groups };
     let context = Context {
         source: caller.source,
         now: Some(caller.at.unwrap_or_else(now)),
@@ -68,12 +71,73 @@ pub(super) fn can_i(caller: &Caller) -> Result<Verdict, Unusable> {
 }
 
 pub(super) fn explain(caller: &Caller) -> Result<Verdict, Unusable> {
+    if let (None, [id]) = (&caller.user, caller.request.as_slice())
+        && let Ok(decision) = u64::from_str_radix(id, 16)
+    {
+        return denial(caller, decision);
+    }
     let answer = answer(caller)?;
     match caller.output {
         Output::Text => say(&explanation_text(&answer)),
         Output::Json => say(&format!("{:#}\n", explanation_json(&answer))),
     }
     Ok(verdict(answer.explanation.decision.outcome))
+}
+
+/// Explains a denial of a server by what is in force there now.
+fn denial(caller: &Caller, decision: u64) -> Result<Verdict, Unusable> {
+    let output = caller.output;
+    let server = Server { remote: caller.reach.with_user_of_environment(), output };
+    let told = live::with_server(&server, |mut client| async move {
+        let asked = client.denial(pb::PolicyDenialRequest { decision }).await;
+        Ok(asked.map_err(|status| live::refused(output, status))?.into_inner())
+    })?;
+    let bundle = live::of_caller(&server, &told.tenant, &told.user)?;
+    let policy = Arc::new(BundlePolicy::compile(Arc::new(bundle)));
+    let groups: Vec<&str> = told.groups.iter().map(String::as_str).collect();
+    let asker = Asker { tenant: &told.tenant, user: &told.user, groups: &groups };
+    let context = Context {
+        source: told.source.parse().ok(),
+        now: Some(Instant(told.at)),
+        connection: Connection::from_name(&told.connection),
+    };
+    let mut answers = Vec::new();
+    for text in &told.requests {
+        let request: Request = text.parse().map_err(|error| unusable(output, error))?;
+        let explanation = policy.explain(&asker, &context, request.action, &request.keys);
+        answers.push(Answer { policy: policy.clone(), request, explanation });
+    }
+    match output {
+        Output::Text => {
+            let mut text = format!(
+                "{} at {}, by {}@{} from {} ({}), under policy revision {}\n",
+                told.method,
+                Instant(told.at),
+                if told.user.is_empty() { "nobody" } else { &told.user },
+                told.tenant,
+                if told.source.is_empty() { "an unknown address" } else { &told.source },
+                told.connection,
+                told.policy_revision
+            );
+            answers.iter().for_each(|answer| text.push_str(&explanation_text(answer)));
+            say(&text);
+        }
+        Output::Json => say(&format!(
+            "{:#}\n",
+            json!({
+                "method": told.method,
+                "at": Instant(told.at).to_string(),
+                "tenant": told.tenant,
+                "user": told.user,
+                "groups": told.groups,
+                "source": told.source,
+                "connection": told.connection,
+                "policy_revision": told.policy_revision,
+                "requests": answers.iter().map(explanation_json).collect::<Vec<_>>(),
+            })
+        )),
+    }
+    Ok(Verdict::Found)
 }
 
 fn explanation_text(Answer { policy, request, explanation }: &Answer) -> String {

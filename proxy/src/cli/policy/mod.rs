@@ -51,7 +51,8 @@ pub(super) enum PolicyCommand {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Say why a request is allowed or denied, and which row comes nearest to allowing it
+    /// Say why a request is allowed or denied, and which row comes nearest to allowing it; without `--user`, REQUEST is
+    /// the `x-keygate-decision-id` of a denial
     Explain {
         #[command(flatten)]
         caller: Caller,
@@ -157,8 +158,9 @@ pub(super) struct Caller {
     bundle: Option<PathBuf>,
     #[arg(long, default_value = "default")]
     tenant: String,
+    /// Needed, but for `explain` of a decision id
     #[arg(long)]
-    user: String,
+    user: Option<String>,
     /// May be repeated
     #[arg(long)]
     group: Vec<String>,

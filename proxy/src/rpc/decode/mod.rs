@@ -213,6 +213,11 @@ pub(super) fn policy_part(bytes: Bytes, _: &Limits) -> Decoded {
     policies::part(message(bytes)?)
 }
 
+pub(super) fn policy_denial(bytes: Bytes, _: &Limits) -> Decoded {
+    let admin::PolicyDenialRequest { decision } = message(bytes)?;
+    Ok(Operation::PolicyAsk(keygate_core::PolicyQuestion::Denial { decision }))
+}
+
 pub(super) fn policy_tables(bytes: Bytes, _: &Limits) -> Decoded {
     policies::tables(message(bytes)?)
 }

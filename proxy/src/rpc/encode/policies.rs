@@ -1,6 +1,6 @@
 //! The platform's policy.
 
-use keygate_core::{Answer, Plaintext, PolicyAnswer, PolicyRevision, Reply, StoredBundle};
+use keygate_core::{Answer, Denial, Plaintext, PolicyAnswer, PolicyRevision, Reply, StoredBundle};
 use keygate_engine::Identity;
 use keygate_proto::admin as pb;
 
@@ -47,6 +47,25 @@ pub(in crate::rpc) fn policy_tables(
 ) -> Encoded<pb::PolicyTablesResponse> {
     let PolicyAnswer::Tables { policy, roles, tenants } = of(reply)? else { return Err(ANOTHER_ANSWER) };
     Ok(pb::PolicyTablesResponse { policy, roles, tenants })
+}
+
+pub(in crate::rpc) fn policy_denial(
+    _: Identity,
+    reply: Reply<Plaintext>,
+) -> Encoded<pb::PolicyDenialResponse> {
+    let PolicyAnswer::Denial(denial) = of(reply)? else { return Err(ANOTHER_ANSWER) };
+    let Denial { decision: _, at, policy_revision, tenant, user, groups, origin, method, requests } = denial;
+    Ok(pb::PolicyDenialResponse {
+        at,
+        policy_revision,
+        tenant,
+        user,
+        groups,
+        source: origin.source.map(|source| source.to_string()).unwrap_or_default(),
+        connection: origin.connection.map_or(String::new(), |kind| kind.name().to_owned()),
+        method,
+        requests,
+    })
 }
 
 fn told(own: PolicyRevision, kept: bool) -> pb::PolicyRevision {
