@@ -122,7 +122,16 @@ async fn what_etcds_alerts_and_dashboards_ask_for_is_there_and_moves_with_traffi
     let nobody = server.caller(Shown::default()).await;
     let before = samples(&server).await;
     let watch = traffic(&root, &nobody).await;
-    let after = samples(&server).await;
+    // The store is written behind: what the traffic changed gathers there for a moment.
+    let commits = "etcd_disk_backend_commit_duration_seconds_count";
+    let mut after = samples(&server).await;
+    for _ in 0..100 {
+        if after.get(commits) > before.get(commits) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        after = samples(&server).await;
+    }
     for name in ASKED_FOR {
         assert!(after.keys().any(|series| series.split('{').next() == Some(name)), "missing: {name}");
     }
