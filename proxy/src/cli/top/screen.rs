@@ -96,7 +96,8 @@ impl Terminal {
     }
 
     fn draw(&mut self, shown: Option<&Snapshot>, trouble: Option<&str>, sort: Sort) -> anyhow::Result<()> {
-        let size = tcgetwinsize(std::io::stdout()).ok();
+        // Some know no size and say none.
+        let size = tcgetwinsize(std::io::stdout()).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0);
         let (rows, columns) = size.map_or((24, 80), |size| (size.ws_row.max(4), size.ws_col.max(20)));
         write(&frame(shown, trouble, sort, rows.into(), columns.into()))
     }
