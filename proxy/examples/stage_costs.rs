@@ -1,6 +1,6 @@
 //! What each stage costs a request, one after another on one thread: nanoseconds, the middle and the slow end.
 //!
-//! `cargo run --release --workspace --example stage_costs`
+//! `cargo run --release --package keygate --example stage_costs`
 //!
 //! A user with ten roles of ten permissions each, under limits of every scope, puts and reads 256 bytes. The two last
 //! lines of each part are the whole of it: a read as the serving thread answers it, a write until it is on disk.
