@@ -237,12 +237,16 @@ fn cause(error: &std::io::Error) -> String {
         }
         Some(Error::InvalidCertificate(
             CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. },
-        )) => format!("{error}: the list of the client's authority in --client-crl-file must be renewed"),
+        )) => format!(
+            "{error}: the list of the client's authority in --client-crl-file, or the `crl-file` of the identity rules, must be renewed"
+        ),
         Some(Error::InvalidCertificate(CertificateError::Revoked)) => {
             "the client's certificate was revoked".to_owned()
         }
         Some(Error::InvalidCertificate(CertificateError::UnknownRevocationStatus)) => {
-            format!("{error}: --client-crl-file has no list of the authority that issued the certificate")
+            format!(
+                "{error}: --client-crl-file, or the `crl-file` of the identity rules, has no list of the authority that issued the certificate"
+            )
         }
         Some(_) | None => error.to_string(),
     }

@@ -39,7 +39,7 @@ impl End {
         let (code, message) = match self {
             Self::Drain => ("14", "etcdserver: server stopped"),
             // Nothing that the client could show again would be better.
-            Self::Lapse(Lapse::Revoked) => ("16", "etcdserver: invalid auth token"),
+            Self::Lapse(Lapse::Revoked | Lapse::Untrusted) => ("16", "etcdserver: invalid auth token"),
             // Go's clients take UNAUTHENTICATED for the end of a watch, and UNAVAILABLE as a reason to
             // log in and come again, or to show the new certificate that is there by then.
             Self::Lapse(Lapse::Expired | Lapse::Changed) => ("14", "etcdserver: invalid auth token"),

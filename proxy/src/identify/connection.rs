@@ -29,8 +29,9 @@ pub trait Proof: Send + Sync {
 /// Why a certificate that held does not any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lapse {
-    /// Revoked, or of an authority that is not trusted any more.
     Revoked,
+    /// Of an authority that is not trusted any more, or not at this host.
+    Untrusted,
     Expired,
     /// It holds, and means somebody else now.
     Changed,

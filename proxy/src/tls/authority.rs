@@ -36,13 +36,22 @@ pub enum Unlisted {
 
 pub(super) struct Authority {
     pub(super) name: Arc<str>,
-    ca: PathBuf,
-    certificates: Vec<CertificateDer<'static>>,
-    roots: Arc<RootCertStore>,
+    pub(super) ca: PathBuf,
+    pub(super) certificates: Vec<CertificateDer<'static>>,
     pub(super) newcomers: Arc<dyn ClientCertVerifier>,
     standing: Arc<dyn ClientCertVerifier>,
+    /// Asks no list: whether it signed a chain at all.
+    signed: Arc<dyn ClientCertVerifier>,
     pub(super) revocation: Option<Revocation>,
     pub(super) lists: Vec<RevocationList>,
+}
+
+/// What a chain is to an authority.
+pub(super) enum Verdict<Why> {
+    Holds,
+    /// It is of this authority, and does not hold.
+    Fails(Why),
+    Foreign,
 }
 
 impl Authority {
@@ -83,8 +92,10 @@ impl Authority {
         };
         let standing = builder().allow_unknown_revocation_status().build().map_err(unusable)?;
         let newcomers = newcomers.build().map_err(unusable)?;
+        let signed = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+        let signed = signed.build().map_err(|error| bad(&error))?;
         let ca = ca.to_owned();
-        Ok(Self { name, ca, certificates, roots, newcomers, standing, revocation, lists })
+        Ok(Self { name, ca, certificates, newcomers, standing, signed, revocation, lists })
     }
 
     /// Whether a chain, the client's own certificate first, is let in.
@@ -92,25 +103,30 @@ impl Authority {
         ask(&self.newcomers, chain, now)
     }
 
-    /// Whether a chain that was let in once still holds.
-    pub(super) fn still_holds(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), Lapse> {
-        match ask(&self.standing, chain, now) {
-            Ok(()) => Ok(()),
-            Err(Error::InvalidCertificate(
-                CertificateError::Expired | CertificateError::ExpiredContext { .. },
-            )) => Err(Lapse::Expired),
-            Err(_) => Err(Lapse::Revoked),
+    /// A chain that somebody shows now.
+    ///
+    /// An expired one is foreign here: it is of nobody who could say more about it.
+    pub(super) fn judge(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Verdict<Error> {
+        let Err(why) = ask(&self.newcomers, chain, now) else { return Verdict::Holds };
+        match ask(&self.signed, chain, now) {
+            Err(error) if is_of_others(&error) || is_out_of_time(&error) => Verdict::Foreign,
+            Ok(()) | Err(_) => Verdict::Fails(why),
         }
     }
 
-    pub(super) fn shares_a_root(&self, other: &Self) -> bool {
-        self.roots.roots.iter().any(|root| {
-            let same = |theirs: &&rustls_pki_types::TrustAnchor<'_>| {
-                theirs.subject == root.subject
-                    && theirs.subject_public_key_info == root.subject_public_key_info
-            };
-            other.roots.roots.iter().any(|theirs| same(&theirs))
-        })
+    /// A chain that was let in once.
+    pub(super) fn judge_standing(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Verdict<Lapse> {
+        let Err(why) = ask(&self.standing, chain, now) else { return Verdict::Holds };
+        match ask(&self.signed, chain, now) {
+            Ok(()) if why == Error::InvalidCertificate(CertificateError::Revoked) => {
+                Verdict::Fails(Lapse::Revoked)
+            }
+            // A list that cannot be checked says nothing against anybody.
+            Ok(()) => Verdict::Holds,
+            Err(error) if is_out_of_time(&error) => Verdict::Fails(Lapse::Expired),
+            Err(error) if is_of_others(&error) => Verdict::Foreign,
+            Err(_) => Verdict::Fails(Lapse::Untrusted),
+        }
     }
 
     pub(super) fn dates(&self) -> impl Iterator<Item = Dated> {
@@ -126,6 +142,27 @@ impl Authority {
         });
         certificates.chain(lists)
     }
+}
+
+/// No key of the authority signed the chain; another's of the same name may have.
+fn is_of_others(error: &Error) -> bool {
+    use CertificateError::{BadSignature, UnknownIssuer, UnsupportedSignatureAlgorithmForPublicKeyContext};
+    matches!(
+        error,
+        Error::InvalidCertificate(
+            UnknownIssuer | BadSignature | UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
+        )
+    )
+}
+
+fn is_out_of_time(error: &Error) -> bool {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    matches!(
+        error,
+        Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
+        )
+    )
 }
 
 fn ask(

@@ -12,12 +12,15 @@ use rustls::RootCertStore;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject as _;
+use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
 use super::TlsError;
 
 /// What begins a list in a PEM file.
 const PEM_LABEL: &[u8] = b"-----BEGIN X509 CRL-----";
+/// What some editors put before everything else.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One authority's list.
 #[derive(Clone, Debug)]
@@ -25,6 +28,7 @@ pub(super) struct RevocationList {
     pub(super) der: CertificateRevocationListDer<'static>,
     /// As people read it.
     pub(super) issuer: String,
+    scope: Scope,
     /// From then on it says nothing any more. None: it does not say when.
     pub(super) next_update: Option<SystemTime>,
 }
@@ -37,19 +41,58 @@ pub(super) fn read(
 ) -> Result<Vec<RevocationList>, TlsError> {
     let bytes = fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
     let bad = |why: String| TlsError::BadRevocationList { path: path.to_owned(), why };
-    let ders = if bytes.windows(PEM_LABEL.len()).any(|part| part == PEM_LABEL) {
-        CertificateRevocationListDer::pem_slice_iter(&bytes)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| bad(format!("it is damaged PEM: {error:?}")))?
-    } else {
-        vec![CertificateRevocationListDer::from(bytes)]
-    };
-    ders.into_iter()
-        .enumerate()
-        .map(|(index, der)| {
-            parse(der, roots, algorithms).map_err(|why| bad(format!("list {}: {why}", index + 1)))
-        })
-        .collect()
+    let mut lists: Vec<RevocationList> = Vec::new();
+    for (index, der) in split(&bytes).map_err(bad)?.into_iter().enumerate() {
+        let list = parse(der, roots, algorithms).map_err(|why| bad(format!("list {}: {why}", index + 1)))?;
+        if lists.iter().any(|other| other.der == list.der) {
+            continue;
+        }
+        // The TLS library asks the first that it finds, be it older or by an earlier key.
+        if let Some(other) = lists.iter().position(|other| other.scope.overlaps(&list.scope)) {
+            return Err(bad(format!(
+                "lists {} and {} are both of `{}`: leave the newest",
+                other + 1,
+                index + 1,
+                list.issuer
+            )));
+        }
+        lists.push(list);
+    }
+    Ok(lists)
+}
+
+/// The lists of a file: never none, because that would mean that nothing is revoked.
+fn split(bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let labels = bytes.windows(PEM_LABEL.len()).filter(|part| *part == PEM_LABEL).count();
+    if labels == 0 {
+        return Ok(vec![CertificateRevocationListDer::from(bytes.to_vec())]);
+    }
+    let lists = CertificateRevocationListDer::pem_slice_iter(bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("it is damaged PEM: {error:?}"))?;
+    if lists.len() != labels {
+        return Err(format!(
+            "it is damaged PEM: {labels} lists begin, {} can be read; `-----BEGIN` and `-----END` stand at the start of a line",
+            lists.len()
+        ));
+    }
+    Ok(lists)
+}
+
+/// For what certificates a list is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Scope {
+    issuer: Vec<u8>,
+    /// Contents of the extension that limits it. None: all of the issuer's.
+    part: Option<Vec<u8>>,
+}
+
+impl Scope {
+    fn overlaps(&self, other: &Self) -> bool {
+        self.issuer == other.issuer
+            && (self.part.is_none() || other.part.is_none() || self.part == other.part)
+    }
 }
 
 fn parse(
@@ -68,15 +111,27 @@ fn parse(
     let mut signers = roots.roots.iter().filter(|root| Some(root.subject.as_ref()) == name).peekable();
     let is_signed_by = |root: &rustls_pki_types::TrustAnchor<'_>| {
         let Some(key) = public_key(&root.subject_public_key_info) else { return false };
-        let (message, signature) = (list.tbs_cert_list.as_ref(), list.signature_value.data.as_ref());
-        algorithms.all.iter().any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
+        is_signed(algorithms, key, list.tbs_cert_list.as_ref(), &list.signature_value.data)
     };
     // That of an intermediate authority is checked when a chain through it is.
     if signers.peek().is_some() && !signers.any(is_signed_by) {
         return Err(format!("it is not signed by the authority `{issuer}` that it names"));
     }
     let next_update = list.next_update().and_then(|time| time_of(time.timestamp()));
-    Ok(RevocationList { issuer, next_update, der })
+    let part = list.extensions().iter().find(|extension| extension.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
+    let part = part.map(|extension| extension.value.to_vec());
+    let scope = Scope { issuer: list.issuer().as_raw().to_vec(), part };
+    Ok(RevocationList { issuer, scope, next_update, der })
+}
+
+/// By whatever algorithm the key is for.
+pub(super) fn is_signed(
+    algorithms: &WebPkiSupportedAlgorithms,
+    key: &[u8],
+    message: &[u8],
+    signature: &[u8],
+) -> bool {
+    algorithms.all.iter().any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
 }
 
 /// The contents of a DER element that fills `der`.

@@ -10,6 +10,7 @@
 mod authority;
 mod crl;
 mod dates;
+mod kinship;
 mod material;
 mod reload;
 mod trust;
@@ -83,6 +84,10 @@ pub enum TlsError {
         "authorities `{first}` and `{second}` have a certificate in common: whose clients would be meant?"
     )]
     SharedAuthority { first: String, second: String },
+    #[error(
+        "authority `{upper}` signed a certificate of authority `{lower}`: each client of `{lower}` would be one of `{upper}`, too; use a root of its own for one of them"
+    )]
+    NestedAuthority { lower: String, upper: String },
     #[error(transparent)]
     Rules(#[from] RulesError),
     #[error("certificate in `{}` or its key cannot be used: {why}", path.display())]

@@ -15,9 +15,9 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::authority::{Authority, Revocation, Unlisted};
+use super::authority::{Authority, Revocation, Unlisted, Verdict};
 use super::dates::Dated;
-use super::{ClientCertificates, TlsError, TlsSources};
+use super::{ClientCertificates, TlsError, TlsSources, kinship};
 use crate::identify::Lapse;
 use crate::identify::rules::{CertificateNames, Match, PLATFORM, Rules, TenantOf, Unnamed};
 
@@ -65,14 +65,7 @@ impl Trust {
             let revocation = source.crl.clone().map(|path| Revocation { path, unlisted: Unlisted::Refused });
             authorities.push(Authority::load(source.name.clone(), &source.ca, revocation, provider)?);
         }
-        for (index, authority) in authorities.iter().enumerate() {
-            if let Some(other) = authorities[..index].iter().find(|other| other.shares_a_root(authority)) {
-                return Err(TlsError::SharedAuthority {
-                    first: other.name.to_string(),
-                    second: authority.name.to_string(),
-                });
-            }
-        }
+        kinship::refuse(&authorities, &provider.signature_verification_algorithms)?;
         Ok(Self { rules, authorities, required })
     }
 
@@ -110,17 +103,24 @@ impl Trust {
     }
 
     /// Whom a chain names that a handshake at this host has just accepted.
+    ///
+    /// All authorities are asked, those of other hosts too: a chain that one of them says something
+    /// against, or that two could speak for, is nobody's.
     pub fn certify(&self, chain: &[CertificateDer<'_>], tenant: Option<&str>, now: SystemTime) -> Certified {
-        let candidates: Vec<_> = self.of(tenant).collect();
-        match candidates.as_slice() {
+        if let [only] = self.authorities.as_slice() {
             // The handshake has asked it.
-            [only] => self.name(&[only], chain),
-            several => {
-                let holds = |authority: &&&Authority| authority.admits(chain, now).is_ok();
-                let holding: Vec<_> = several.iter().filter(holds).copied().collect();
-                self.name(&holding, chain)
+            return self.name(only, chain);
+        }
+        let mut holding = Vec::new();
+        let mut against = Vec::new();
+        for authority in &self.authorities {
+            match authority.judge(chain, now) {
+                Verdict::Holds => holding.push(authority),
+                Verdict::Fails(why) => against.push(format!("`{}` ({why})", authority.name)),
+                Verdict::Foreign => {}
             }
         }
+        self.decide(&holding, against, chain, tenant)
     }
 
     /// The same for one that was accepted some time ago.
@@ -130,24 +130,50 @@ impl Trust {
         tenant: Option<&str>,
         now: SystemTime,
     ) -> Result<Certified, Lapse> {
-        let mut lapse = Lapse::Revoked;
+        let mut lapse = Lapse::Untrusted;
         let mut holding = Vec::new();
-        for authority in self.of(tenant) {
-            match authority.still_holds(chain, now) {
-                Ok(()) => holding.push(authority),
-                Err(Lapse::Expired) => lapse = Lapse::Expired,
-                Err(Lapse::Revoked | Lapse::Changed) => {}
+        for authority in &self.authorities {
+            match authority.judge_standing(chain, now) {
+                Verdict::Holds => holding.push(authority),
+                // By a certificate of the chain that another authority may not need.
+                Verdict::Fails(Lapse::Expired) => lapse = Lapse::Expired,
+                Verdict::Fails(why) => return Err(why),
+                Verdict::Foreign => {}
             }
         }
-        if holding.is_empty() { Err(lapse) } else { Ok(self.name(&holding, chain)) }
+        if !holding.iter().any(|authority| self.is_asked_at(authority, tenant)) {
+            return Err(lapse);
+        }
+        Ok(self.decide(&holding, Vec::new(), chain, tenant))
     }
 
-    fn name(&self, holding: &[&Authority], chain: &[CertificateDer<'_>]) -> Certified {
-        let [authority] = holding else {
-            let names: Vec<_> = holding.iter().map(|authority| authority.name.as_ref()).collect();
-            let whom = Err(Unnamed::SeveralAuthorities(names.join(", ")));
-            return Certified { authority: "".into(), whom };
+    fn is_asked_at(&self, authority: &Authority, tenant: Option<&str>) -> bool {
+        self.of(tenant).any(|asked| asked.name == authority.name)
+    }
+
+    fn decide(
+        &self,
+        holding: &[&Authority],
+        against: Vec<String>,
+        chain: &[CertificateDer<'_>],
+        tenant: Option<&str>,
+    ) -> Certified {
+        let whom = match holding {
+            [authority] if against.is_empty() && self.is_asked_at(authority, tenant) => {
+                return self.name(authority, chain);
+            }
+            [_] if against.is_empty() => Unnamed::NoAuthority,
+            [] => Unnamed::NoAuthority,
+            _ => {
+                let names = holding.iter().map(|authority| format!("`{}`", authority.name));
+                let names: Vec<_> = names.chain(against).collect();
+                Unnamed::SeveralAuthorities(names.join(", "))
+            }
         };
+        Certified { authority: "".into(), whom: Err(whom) }
+    }
+
+    fn name(&self, authority: &Authority, chain: &[CertificateDer<'_>]) -> Certified {
         let names = chain.first().and_then(CertificateNames::read).ok_or(Unnamed::Unreadable);
         let whom = names.and_then(|names| self.rules.certificate(&authority.name, &names));
         Certified { authority: authority.name.clone(), whom }
@@ -247,3 +273,6 @@ impl ClientCertVerifier for AnyOf {
         self.members.first().map(|first| first.supported_verify_schemes()).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,6 +112,8 @@ pub enum Unnamed {
     RootByPattern { rule: Arc<str> },
     #[error("the certificate is of several authorities: {0}")]
     SeveralAuthorities(String),
+    #[error("no authority of this host accepts the certificate any more")]
+    NoAuthority,
     #[error("the certificate cannot be read")]
     Unreadable,
 }
