@@ -59,7 +59,7 @@ async fn add_user(root: &Caller, name: &str) {
 
 /// Three authorities, each of one tenant; the same rules for all of them.
 fn rules(directory: &Path, authorities: &[Authority]) -> String {
-    let mut text = "authorities:\n".to_owned();
+    let mut text = "platform: common-names\nauthorities:\n".to_owned();
     for (authority, tenant) in authorities.iter().zip(TENANTS) {
         authority.write(&directory.join(format!("{tenant}.pem")));
         text += &format!("  - {{name: {tenant}-ca, ca-file: {tenant}.pem, tenant: {tenant}}}\n");
@@ -134,7 +134,7 @@ async fn what_no_rule_names_is_refused_and_said_in_the_log() {
     let file = directory.path().join("rules.yaml");
     let rules = |user: &str| {
         format!(
-            "authorities: [{{name: corp, ca-file: corp.pem}}]\nrules:\n  \
+            "platform: common-names\nauthorities: [{{name: corp, ca-file: corp.pem}}]\nrules:\n  \
              - {{name: apis, authority: corp, uri: 'spiffe://corp/{{s}}', tenant: default, user: '{user}', groups: [apis]}}\n"
         )
     };
@@ -178,6 +178,50 @@ async fn what_no_rule_names_is_refused_and_said_in_the_log() {
     })
     .await
     .expect("the same certificate is `new-api` now");
+}
+
+/// Every listener asks the same authorities, but for that of the operators, whose pages name tenants.
+#[tokio::test]
+async fn pages_are_for_nobody_whom_rules_reject_and_operators_pages_not_for_tenants() {
+    let directory = tempfile::tempdir().unwrap();
+    let (corp, pay) = (Authority::new("corp"), Authority::new("pay"));
+    corp.write(&directory.path().join("corp.pem"));
+    pay.write(&directory.path().join("pay.pem"));
+    let file = directory.path().join("rules.yaml");
+    let rules = "authorities: [{name: pay-ca, ca-file: pay.pem, tenant: pay}]
+rules:
+  - {authority: pay-ca, common-name: root, user: svc-api}
+  - {authority: platform, common-name: root, tenant: default, user: root}
+";
+    std::fs::write(&file, rules).unwrap();
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (monitoring, pages) = (free(), free());
+    let server = Server::start(&[
+        "--identity-rules-file",
+        &file.display().to_string(),
+        "--trusted-ca-file",
+        &directory.path().join("corp.pem").display().to_string(),
+        "--listen-metrics-urls",
+        &format!("https://{monitoring}"),
+        "--listen-client-http-urls",
+        &format!("https://{pages}"),
+    ]);
+    let named = |authority: &Authority, common_name| authority.sign(&Leaf { common_name, ..leaf(&[]) });
+    let (operator, other) = (named(&corp, "root"), named(&corp, "other"));
+    let (tenants, stranger) = (named(&pay, "root"), named(&Authority::new("pay"), "root"));
+    for (who, certificate, at_pages, at_monitoring) in [
+        ("nobody", None, Some("200"), Some("200")),
+        ("an operator", Some(&operator), Some("200"), Some("200")),
+        ("whom rules reject", Some(&other), Some("403"), Some("403")),
+        ("a tenant's", Some(&tenants), Some("200"), None),
+        ("a stranger", Some(&stranger), None, None),
+    ] {
+        for (address, expected) in [(pages, at_pages), (monitoring, at_monitoring)] {
+            let answer = server.answer_of(address, "/metrics", certificate).await;
+            let status = answer.as_ref().ok().and_then(|answer| answer.split(' ').nth(1));
+            assert_eq!(status, expected, "{who} at {address}: {answer:?}");
+        }
+    }
 }
 
 #[test]

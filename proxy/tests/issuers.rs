@@ -99,7 +99,7 @@ async fn tokens_of_a_provider_are_good_while_its_keys_are() {
     let Some(mut provider) = Provider::start(directory.path()) else { return };
     let url = format!("https://localhost:{}", provider.port);
     let rules = format!(
-        "issuers:\n  - {{name: mock, issuer: '{url}', audiences: [keygate], algorithms: [RS256], \
+        "platform: common-names\nissuers:\n  - {{name: mock, issuer: '{url}', audiences: [keygate], algorithms: [RS256], \
          keys-url: '{url}/jwks', keys-ca-file: issuer.pem, keys-usable-for: 1m}}\n\
          rules:\n  - {{issuer: mock, claims: {{sub: '{{name}}'}}, tenant: default, user: 'oidc-{{name}}'}}\n"
     );

@@ -28,9 +28,10 @@ use super::probation::Probation;
 use super::strangers::{Place, PlaceProof};
 use super::stream::{ClientStream, Spoken, Transport, adopt};
 use super::worker::{Accepted, Drain, Shared};
+use crate::http::Pages;
 use crate::identify::{ConnectionIdentity, Proof, Shown};
 use crate::metrics::{ConnectionMetrics, Traffic};
-use crate::tls::{Certified, Loaded, ReloadingTls};
+use crate::tls::{Certified, Loaded, PLATFORM_ONLY, ReloadingTls};
 
 /// A request's headers in all. A JWT may take 8 KiB of it.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
@@ -79,7 +80,7 @@ pub(super) async fn serve(
     let evicted = place.clone();
     let deadline = Instant::now() + shared.limits.handshake_timeout;
     let begun = tokio::select! {
-        begun = begin(stream, traffic, &probation, endpoint.tls.as_deref(), &*handler, deadline) => begun,
+        begun = begin(stream, traffic, &probation, &endpoint, &*handler, deadline) => begun,
         () = evicted.evicted() => return,
     };
     let begun = match begun {
@@ -160,18 +161,18 @@ async fn begin(
     stream: std::net::TcpStream,
     traffic: Arc<Traffic>,
     probation: &Arc<Probation>,
-    tls: Option<&ReloadingTls>,
+    endpoint: &Endpoint,
     handler: &dyn Handler,
     deadline: Instant,
 ) -> Result<Option<Begun>, Rejection> {
     let stream = adopt(stream)?;
     let mut client = Client { presented: None, shown: Shown::Nothing, server_name: None };
-    let transport = match tls {
+    let transport = match endpoint.tls.as_deref() {
         None => Transport::Plain(stream),
         Some(tls) => {
             // Before the configuration is taken, so that no change after it is missed.
             let changes = tls.changes();
-            let handshake = timeout_at(deadline, handshake(stream, tls, handler)).await;
+            let handshake = timeout_at(deadline, handshake(stream, tls, endpoint.pages, handler)).await;
             let Some(Secured { stream, loaded, tenant }) =
                 handshake.map_err(|_| Rejection::HandshakeTimeout)??
             else {
@@ -212,6 +213,7 @@ fn shown(certified: &Certified) -> Shown {
 async fn handshake(
     stream: TcpStream,
     tls: &ReloadingTls,
+    pages: Pages,
     handler: &dyn Handler,
 ) -> Result<Option<Secured>, Rejection> {
     let start = match LazyConfigAcceptor::new(Acceptor::default(), stream).await {
@@ -220,7 +222,11 @@ async fn handshake(
         Err(error) => return Err(Rejection::Tls { server_name: String::new(), error }),
     };
     let server_name = start.client_hello().server_name().unwrap_or_default().to_owned();
-    let tenant = handler.tenant_of_host(&server_name.to_ascii_lowercase());
+    let tenant = match pages {
+        // Whatever host is asked for: these pages name tenants.
+        Pages::Monitoring => Some(PLATFORM_ONLY.into()),
+        Pages::All | Pages::None => handler.tenant_of_host(&server_name.to_ascii_lowercase()),
+    };
     let loaded = tls.current();
     match start.into_stream(loaded.config(tenant.as_deref())).await {
         Ok(stream) => Ok(Some(Secured { stream, loaded, tenant })),

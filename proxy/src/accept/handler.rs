@@ -14,7 +14,7 @@ use super::listener::Endpoint;
 use super::until_end::UntilEnd;
 use super::worker::Drain;
 use crate::http::Endpoints;
-use crate::identify::ConnectionIdentity;
+use crate::identify::{ConnectionIdentity, Shown};
 use crate::rpc::{GrpcService, methods};
 
 pub type Served = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
@@ -68,6 +68,11 @@ impl Handler for Stages {
         if connection.proof().is_crowded() {
             let mut refusal = Response::new(Body::empty());
             *refusal.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            return Box::pin(std::future::ready(refusal));
+        }
+        if connection.is_over() || *connection.shown() == Shown::Rejected {
+            let mut refusal = Response::new(Body::empty());
+            *refusal.status_mut() = StatusCode::FORBIDDEN;
             return Box::pin(std::future::ready(refusal));
         }
         let (pages, which) = (self.pages.clone(), endpoint.pages);

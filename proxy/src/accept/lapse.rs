@@ -61,7 +61,7 @@ impl Presented {
             let trust = &tls.current().trust;
             match trust.certify_standing(&self.chain, self.tenant.as_deref(), SystemTime::now()) {
                 Err(lapse) => return lapse,
-                Ok(certified) if certified != self.certified => return Lapse::Changed,
+                Ok(certified) if !certified.is_same_as(&self.certified) => return Lapse::Changed,
                 Ok(_) => {}
             }
         }

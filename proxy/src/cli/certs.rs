@@ -103,7 +103,7 @@ fn of_config(config: &Config) -> Result<Vec<Dated>, String> {
         dates.extend(tls::dates_of_file(&managed.client_cert, What::Client).map_err(say)?);
     }
     let trust = tls::load_trust(&trust_sources(config)).map_err(say)?;
-    dates.extend(trust.dates());
+    dates.extend(trust.dates().cloned());
     Ok(dates)
 }
 

@@ -104,6 +104,9 @@ impl Identifier {
         };
         let caller = match token.map(|token| self.holder(connection, token, directory)) {
             Some(Ok(caller)) if host.is_none() && caller.keyspace() != keyspace => caller,
+            _ if !auth.enabled && is_of_others(connection, keyspace, directory) => {
+                return Err(Refusal::PermissionDenied);
+            }
             _ if !auth.enabled => {
                 if let Tokens::Simple(tokens) = &self.tokens {
                     tokens.forget_all(keyspace);
@@ -303,6 +306,19 @@ pub struct Home<'a> {
     /// None: the default keyspace.
     pub tenant: Option<&'a Tenant>,
     pub auth: &'a AuthTables,
+}
+
+/// Whether a certificate was shown that rules reject, or that is of another keyspace. Its holder is not
+/// taken for anybody where nobody is asked who they are.
+fn is_of_others(connection: &ConnectionIdentity, keyspace: KeyspaceId, directory: &dyn Directory) -> bool {
+    match connection.shown() {
+        Shown::Nothing | Shown::Nameless => false,
+        Shown::Rejected => true,
+        Shown::Name(named) => match &named.tenant {
+            TenantOf::Default => keyspace != KeyspaceId::DEFAULT,
+            TenantOf::Named(tenant) => directory.keyspace_of_tenant(tenant) != Some(keyspace),
+        },
+    }
 }
 
 fn keyspace_of_claims(claims: &Claims, directory: &dyn Directory) -> Result<KeyspaceId, Refusal> {

@@ -266,3 +266,26 @@ async fn an_unknown_user_is_taken_for_the_same_one_each_time() {
 }
 
 mod tenants;
+
+/// While auth is off everybody may do everything, but for those who are known as somebody else.
+#[tokio::test]
+async fn where_nobody_is_asked_a_certificate_of_others_is_refused() {
+    let mut bench = Bench::new(Tokens::Simple(SimpleTokens::new(Duration::from_secs(300)))).await;
+    bench.auth.enabled = false;
+    let of_pay = rules::TenantOf::Named("pay".into());
+    let of_pay = Named { tenant: of_pay, user: "root".into(), groups: Groups::NONE };
+    for (certificate, expected) in [
+        (Shown::Nothing, Ok("nobody".to_owned())),
+        (Shown::Nameless, Ok("nobody".to_owned())),
+        (shown("alice"), Ok("nobody".to_owned())),
+        (Shown::Rejected, Err(Refusal::PermissionDenied)),
+        (Shown::Name(of_pay), Err(Refusal::PermissionDenied)),
+    ] {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let proof = Box::new(Counted(bench.proofs.clone()));
+        let connection = ConnectionIdentity::new(address, true, None, certificate.clone(), proof);
+        assert_eq!(bench.who(&connection, &[]), expected, "{certificate:?}");
+        // A token is not looked at there, and changes nothing.
+        assert_eq!(bench.who(&connection, &[("token", "any")]), expected, "{certificate:?}");
+    }
+}

@@ -14,7 +14,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertificateError, Error, RootCertStore};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::crl::{self, RevocationList};
+use super::crl;
 use super::dates::{Dated, What};
 use super::{TlsError, material};
 use crate::identify::Lapse;
@@ -42,8 +42,8 @@ pub(super) struct Authority {
     standing: Arc<dyn ClientCertVerifier>,
     /// Asks no list: whether it signed a chain at all.
     signed: Arc<dyn ClientCertVerifier>,
-    pub(super) revocation: Option<Revocation>,
-    pub(super) lists: Vec<RevocationList>,
+    /// Of its certificates and lists.
+    pub(super) dates: Vec<Dated>,
 }
 
 /// What a chain is to an authority.
@@ -94,8 +94,18 @@ impl Authority {
         let newcomers = newcomers.build().map_err(unusable)?;
         let signed = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
         let signed = signed.build().map_err(|error| bad(&error))?;
+        let mut dates: Vec<_> =
+            certificates.iter().map(|one| Dated::certificate(What::Authority, ca, one)).collect();
+        if let Some(Revocation { path, .. }) = &revocation {
+            dates.extend(lists.into_iter().map(|list| Dated {
+                what: What::RevocationList,
+                path: path.clone(),
+                name: list.issuer,
+                ends: list.next_update,
+            }));
+        }
         let ca = ca.to_owned();
-        Ok(Self { name, ca, certificates, newcomers, standing, signed, revocation, lists })
+        Ok(Self { name, ca, certificates, newcomers, standing, signed, dates })
     }
 
     /// Whether a chain, the client's own certificate first, is let in.
@@ -128,20 +138,6 @@ impl Authority {
             Err(_) => Verdict::Fails(Lapse::Untrusted),
         }
     }
-
-    pub(super) fn dates(&self) -> impl Iterator<Item = Dated> {
-        let certificates =
-            self.certificates.iter().map(|one| Dated::certificate(What::Authority, &self.ca, one));
-        let lists = self.revocation.iter().flat_map(|revocation| {
-            self.lists.iter().map(|list| Dated {
-                what: What::RevocationList,
-                path: revocation.path.clone(),
-                name: list.issuer.clone(),
-                ends: list.next_update,
-            })
-        });
-        certificates.chain(lists)
-    }
 }
 
 /// No key of the authority signed the chain; another's of the same name may have.
@@ -159,9 +155,7 @@ fn is_out_of_time(error: &Error) -> bool {
     use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
     matches!(
         error,
-        Error::InvalidCertificate(
-            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
-        )
+        Error::InvalidCertificate(Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
     )
 }
 

@@ -118,7 +118,8 @@ fn parse(
         return Err(format!("it is not signed by the authority `{issuer}` that it names"));
     }
     let next_update = list.next_update().and_then(|time| time_of(time.timestamp()));
-    let part = list.extensions().iter().find(|extension| extension.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
+    let part =
+        list.extensions().iter().find(|extension| extension.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
     let part = part.map(|extension| extension.value.to_vec());
     let scope = Scope { issuer: list.issuer().as_raw().to_vec(), part };
     Ok(RevocationList { issuer, scope, next_update, der })

@@ -29,7 +29,7 @@ use crate::identify::rules::RulesError;
 pub use authority::{Revocation, Unlisted};
 pub use dates::{Dated, What};
 pub use reload::ReloadingTls;
-pub use trust::{Certified, Trust};
+pub use trust::{Certified, PLATFORM_ONLY, Trust};
 
 /// Where everything comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,6 +88,11 @@ pub enum TlsError {
         "authority `{upper}` signed a certificate of authority `{lower}`: each client of `{lower}` would be one of `{upper}`, too; use a root of its own for one of them"
     )]
     NestedAuthority { lower: String, upper: String },
+    #[error(
+        "identity rules `{}` do not say whom certificates of the platform's authority name: write rules for `authority: platform`, or `platform: common-names` (each is a user of the platform), or `platform: nobody`",
+        path.display()
+    )]
+    PlatformUnsaid { path: PathBuf },
     #[error(transparent)]
     Rules(#[from] RulesError),
     #[error("certificate in `{}` or its key cannot be used: {why}", path.display())]
@@ -101,7 +106,7 @@ pub struct Loaded {
     server: Vec<Dated>,
     /// At a host that is no tenant's.
     shared: Arc<ServerConfig>,
-    /// At a host of a tenant without authorities.
+    /// At a host of a tenant without authorities, and at a listener that is the operators' alone.
     bare: Arc<ServerConfig>,
     of_tenants: HashMap<String, Arc<ServerConfig>>,
 }
@@ -115,8 +120,8 @@ impl Loaded {
         }
     }
 
-    pub fn dates(&self) -> impl Iterator<Item = Dated> {
-        self.server.iter().cloned().chain(self.trust.dates())
+    pub fn dates(&self) -> impl Iterator<Item = &Dated> {
+        self.server.iter().chain(self.trust.dates())
     }
 }
 
@@ -127,8 +132,7 @@ pub fn load(sources: &TlsSources) -> Result<Loaded, TlsError> {
     let pair = material::key_pair(sources)?;
     let server = pair.chain.iter().map(|one| Dated::certificate(What::Server, &sources.cert, one)).collect();
     let config = |tenant: Option<&str>| server_config(sources, &provider, &trust, tenant, &pair);
-    // No tenant's name has a dot.
-    let (shared, bare) = (config(None)?, config(Some("."))?);
+    let (shared, bare) = (config(None)?, config(Some(PLATFORM_ONLY))?);
     let of_tenants = trust.tenants().map(|tenant| Ok((tenant.to_owned(), config(Some(tenant))?)));
     let of_tenants = of_tenants.collect::<Result<_, TlsError>>()?;
     Ok(Loaded { shared, bare, of_tenants, server, trust })

@@ -5,12 +5,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::{ClientCertificates, Dated, Loaded, TlsError, TlsSources, What, load};
+use crate::identify::rules::Rules;
 
 /// Shared by all threads. Connections that are open keep the keys they began with, and are told to
 /// look whether their certificate still holds.
@@ -22,12 +23,39 @@ pub struct ReloadingTls {
     /// The same, for those who look at each request.
     generation: AtomicU64,
     /// What the files were when they were last looked at, usable or not.
-    seen: Mutex<Vec<Stamp>>,
+    seen: Mutex<Seen>,
     /// Lists that ran out, as far as that was said.
     run_out: Mutex<Vec<Dated>>,
     /// The last files could not be used.
     is_behind: AtomicBool,
 }
+
+/// What was looked at last, and what came of it.
+#[derive(Default)]
+struct Seen {
+    /// From before they were read, those that the newest rules name among them, be they usable or not.
+    files: Vec<(PathBuf, Stamp)>,
+    failure: Option<Failure>,
+}
+
+/// The files could not be used: not for good, perhaps.
+struct Failure {
+    told: String,
+    pause: Duration,
+    again: Instant,
+}
+
+/// Why files are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Somebody asked for it, or they changed.
+    Asked,
+    Retry,
+}
+
+/// Between tries, doubled with each.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
 /// Enough of a file's metadata to notice a new one, be it written in place, renamed over, or
 /// swapped by a symbolic link.
@@ -55,11 +83,9 @@ impl Stamp {
 impl ReloadingTls {
     pub fn open(sources: TlsSources) -> Result<Self, TlsError> {
         // Stamps before contents: a change in between is seen at the next look.
-        let before = named_files(&sources);
-        let seen = stamps(before);
-        let loaded = Arc::new(load(&sources)?);
-        let seen = Mutex::new(seen.into_iter().chain(stamps(rule_files(&loaded))).collect());
-        let current = RwLock::new(loaded);
+        let files = look(&sources);
+        let current = RwLock::new(Arc::new(load(&sources)?));
+        let seen = Mutex::new(Seen { files, failure: None });
         let tls = Self {
             sources,
             current,
@@ -93,26 +119,33 @@ impl ReloadingTls {
         self.changes.subscribe()
     }
 
-    /// To be called about once a second. Looks at the files' metadata; reads them when one changed.
+    /// To be called about once a second. Looks at the files' metadata; reads them when one changed, and
+    /// now and then while they cannot be used.
     pub fn reload_if_changed(&self) {
         self.tell_of_lists(SystemTime::now());
-        let files: Vec<_> =
-            named_files(&self.sources).into_iter().chain(rule_files(&self.current())).collect();
-        let now = stamps(files);
-        {
-            let mut seen = self.seen.lock();
-            if *seen == now {
+        let why = {
+            let seen = self.seen.lock();
+            if seen.files.iter().any(|(path, stamp)| Stamp::of(path) != *stamp) {
+                Why::Asked
+            } else if seen.failure.as_ref().is_some_and(|failure| failure.again <= Instant::now()) {
+                Why::Retry
+            } else {
                 return;
             }
-            *seen = now;
-        }
-        self.reload();
+        };
+        self.read(why);
     }
 
     /// Reads the files whether they changed or not. Says in the log what came of it.
     pub fn reload(&self) {
+        self.read(Why::Asked);
+    }
+
+    fn read(&self, why: Why) {
+        let files = look(&self.sources);
         match load(&self.sources) {
             Ok(loaded) => {
+                *self.seen.lock() = Seen { files, failure: None };
                 self.is_behind.store(false, Ordering::Relaxed);
                 *self.current.write() = Arc::new(loaded);
                 self.generation.fetch_add(1, Ordering::Release);
@@ -124,7 +157,15 @@ impl ReloadingTls {
             // not fit, and the next look finds them whole.
             Err(error) => {
                 self.is_behind.store(true, Ordering::Relaxed);
-                tracing::error!(%error, "changed TLS files cannot be used; the previous ones stay in use");
+                let mut seen = self.seen.lock();
+                let told = error.to_string();
+                let before = seen.failure.take().filter(|before| why == Why::Retry && before.told == told);
+                if before.is_none() {
+                    tracing::error!(%error, "changed TLS files cannot be used; the previous ones stay in use");
+                }
+                let pause = before.map_or(FIRST_PAUSE, |before| (before.pause * 2).min(LONGEST_PAUSE));
+                let again = Instant::now() + pause;
+                *seen = Seen { files, failure: Some(Failure { told, pause, again }) };
             }
         }
     }
@@ -135,7 +176,7 @@ impl ReloadingTls {
         let late = current
             .dates()
             .filter(|dated| dated.what == What::RevocationList && dated.ends.is_some_and(|ends| ends <= now));
-        let late: Vec<_> = late.collect();
+        let late: Vec<_> = late.cloned().collect();
         let mut told = self.run_out.lock();
         for list in late.iter().filter(|list| !told.contains(list)) {
             tracing::error!(
@@ -159,11 +200,16 @@ fn named_files(sources: &TlsSources) -> Vec<PathBuf> {
     [Some(&sources.cert), Some(&sources.key), ca, lists, rules].into_iter().flatten().cloned().collect()
 }
 
-/// What the rules in force name.
-fn rule_files(loaded: &Loaded) -> Vec<PathBuf> {
-    loaded.trust.rules().files().cloned().collect()
-}
-
-fn stamps(files: Vec<PathBuf>) -> Vec<Stamp> {
-    files.iter().map(|path| Stamp::of(path)).collect()
+/// Every file, those that the rules on disk name among them, before any is read for use.
+fn look(sources: &TlsSources) -> Vec<(PathBuf, Stamp)> {
+    let stamped = |path: PathBuf| {
+        let stamp = Stamp::of(&path);
+        (path, stamp)
+    };
+    let mut files: Vec<_> = named_files(sources).into_iter().map(stamped).collect();
+    // What is wrong with rules is said when they are loaded.
+    if let Some(Ok(rules)) = sources.identity_rules.as_deref().map(Rules::read) {
+        files.extend(rules.files().cloned().map(stamped));
+    }
+    files
 }

@@ -106,3 +106,31 @@ fn changed_files_are_taken_and_bad_ones_are_not() {
     tls.reload_if_changed();
     assert!(!Arc::ptr_eq(&second, &tls.current()));
 }
+
+/// New rules name a file that is not there yet: it is taken when it comes, though nothing else changes.
+#[test]
+fn what_new_rules_name_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = directory.path().join("rules.yaml");
+    let text = |ca: &str| {
+        format!(
+            "authorities: [{{name: pay, ca-file: {ca}, tenant: pay}}]\nrules: [{{authority: pay, common-name: x, user: x}}]"
+        )
+    };
+    write(&directory.path().join("old.pem"), &self_signed().0, 0o644);
+    write(&rules, &text("old.pem"), 0o644);
+    let sources = TlsSources { identity_rules: Some(rules.clone()), ..sources(directory.path()) };
+    let tls = ReloadingTls::open(sources).unwrap();
+    let first = tls.current();
+    write(&rules, &text("new.pem"), 0o644);
+    tls.reload_if_changed();
+    assert!(Arc::ptr_eq(&first, &tls.current()) && tls.is_behind());
+    write(&directory.path().join("new.pem"), &self_signed().0, 0o644);
+    tls.reload_if_changed();
+    let second = tls.current();
+    assert!(!Arc::ptr_eq(&first, &second) && !tls.is_behind());
+    // It was read once.
+    tls.reload_if_changed();
+    assert!(Arc::ptr_eq(&second, &tls.current()));
+    assert_eq!(tls.generation(), 1);
+}

@@ -4,6 +4,7 @@
 //! some; who asks for no tenant's host, against all. Each authority is asked for itself: whose
 //! certificate it is does not follow from a name in it, but from who verified it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,10 +22,19 @@ use super::{ClientCertificates, TlsError, TlsSources, kinship};
 use crate::identify::Lapse;
 use crate::identify::rules::{CertificateNames, Match, PLATFORM, Rules, TenantOf, Unnamed};
 
+/// Instead of a tenant's name, of which none has a dot: a listener that is the operators' alone, or the host of a
+/// tenant without authorities. Only the platform's certificates are accepted there.
+pub const PLATFORM_ONLY: &str = ".";
+
+/// Names of authorities that a client is told, in bytes. A handshake message has room for 64 KiB.
+const MAX_HINTS: usize = 16 << 10;
+
 pub struct Trust {
     rules: Rules,
     /// The platform's first, if there is one.
     authorities: Vec<Authority>,
+    /// Which of them rules give to tenants.
+    of_tenants: HashMap<String, Vec<usize>>,
     required: bool,
 }
 
@@ -56,7 +66,13 @@ impl Trust {
         required: bool,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
-        let rules = rules.map(Rules::read).transpose()?.unwrap_or_default();
+        let file = rules;
+        let rules = file.map(Rules::read).transpose()?.unwrap_or_else(Rules::without_file);
+        if let (Some(file), Some(_)) = (file, platform)
+            && !rules.says_of_platform()
+        {
+            return Err(TlsError::PlatformUnsaid { path: file.to_owned() });
+        }
         let mut authorities = Vec::new();
         if let Some((ca, revocation)) = platform {
             authorities.push(Authority::load(PLATFORM.into(), ca, revocation.cloned(), provider)?);
@@ -66,40 +82,61 @@ impl Trust {
             authorities.push(Authority::load(source.name.clone(), &source.ca, revocation, provider)?);
         }
         kinship::refuse(&authorities, &provider.signature_verification_algorithms)?;
-        Ok(Self { rules, authorities, required })
+        let indices: HashMap<_, _> =
+            authorities.iter().enumerate().map(|(index, one)| (one.name.as_ref(), index)).collect();
+        let mut of_tenants: HashMap<String, Vec<usize>> = HashMap::new();
+        for (authority, tenant) in rules.pairs().filter(|(_, tenant)| *tenant != keygate_core::DEFAULT_TENANT)
+        {
+            let own = of_tenants.entry(tenant.to_owned()).or_default();
+            if let Some(index) = indices.get(authority).filter(|index| !own.contains(index)) {
+                own.push(*index);
+            }
+        }
+        Ok(Self { rules, authorities, of_tenants, required })
     }
 
     /// Tenants that have authorities.
     pub(super) fn tenants(&self) -> impl Iterator<Item = &str> {
-        let tenants = self.rules.tenants();
-        tenants.filter(|tenant| *tenant != keygate_core::DEFAULT_TENANT)
+        self.of_tenants.keys().map(String::as_str)
     }
 
     pub fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    pub fn dates(&self) -> impl Iterator<Item = Dated> {
-        self.authorities.iter().flat_map(Authority::dates)
+    pub fn dates(&self) -> impl Iterator<Item = &Dated> {
+        self.authorities.iter().flat_map(|authority| &authority.dates)
     }
 
     /// None: no certificate is asked for.
+    ///
+    /// Names of authorities are told at a host of the tenant whose they are, and nowhere else: they
+    /// would tell strangers which tenants there are.
     pub(super) fn verifier(&self, tenant: Option<&str>) -> Option<Arc<dyn ClientCertVerifier>> {
-        let members: Vec<_> = self.of(tenant).map(|authority| authority.newcomers.clone()).collect();
-        let hints = members.iter().flat_map(|member| member.root_hint_subjects().to_vec()).collect();
+        let members: Vec<_> =
+            self.of(tenant).into_iter().map(|authority| authority.newcomers.clone()).collect();
+        let mut hints: Vec<DistinguishedName> = Vec::new();
+        if tenant.is_some_and(|tenant| tenant != PLATFORM_ONLY) {
+            hints.extend(members.iter().flat_map(|member| member.root_hint_subjects().to_vec()));
+        }
+        // Two bytes of length before each. None at all means any.
+        if hints.iter().map(|name| name.as_ref().len() + 2).sum::<usize>() > MAX_HINTS {
+            hints.clear();
+        }
         let any = AnyOf { members, hints, required: self.required };
         (!any.members.is_empty()).then(|| Arc::new(any) as Arc<dyn ClientCertVerifier>)
     }
 
     /// Whose certificates may be shown at a host of `tenant`, or at one that is nobody's in particular.
-    fn of(&self, tenant: Option<&str>) -> impl Iterator<Item = &Authority> {
-        let own = tenant.filter(|tenant| self.tenants().any(|own| own == *tenant));
-        self.authorities.iter().filter(move |authority| match (tenant, own) {
-            (None, _) => true,
-            (Some(_), Some(own)) => self.rules.can_be_of(&authority.name, own),
-            // Without authorities of its own: the platform's, who are nobody there.
-            (Some(_), None) => authority.name.as_ref() == PLATFORM,
-        })
+    fn of(&self, tenant: Option<&str>) -> Vec<&Authority> {
+        match tenant {
+            None => self.authorities.iter().collect(),
+            Some(tenant) => match self.of_tenants.get(tenant) {
+                Some(own) => own.iter().filter_map(|index| self.authorities.get(*index)).collect(),
+                // Without authorities of its own: the platform's, who are nobody there.
+                None => self.authorities.iter().filter(|one| one.name.as_ref() == PLATFORM).collect(),
+            },
+        }
     }
 
     /// Whom a chain names that a handshake at this host has just accepted.
@@ -148,7 +185,7 @@ impl Trust {
     }
 
     fn is_asked_at(&self, authority: &Authority, tenant: Option<&str>) -> bool {
-        self.of(tenant).any(|asked| asked.name == authority.name)
+        self.of(tenant).iter().any(|asked| asked.name == authority.name)
     }
 
     fn decide(
@@ -186,11 +223,19 @@ impl Trust {
         tenant: Option<&str>,
         now: SystemTime,
     ) -> Result<(), Error> {
-        first_that_accepts(self.of(tenant).map(|authority| authority.admits(chain, now)))
+        first_that_accepts(self.of(tenant).into_iter().map(|authority| authority.admits(chain, now)))
     }
 }
 
 impl Certified {
+    /// Whether it comes to the same person of the same authority, by whatever rule.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let named = |whom: &Self| whom.whom.as_ref().ok().map(|found| found.named.clone());
+        self.authority == other.authority
+            && named(self) == named(other)
+            && self.is_rejected() == other.is_rejected()
+    }
+
     /// Whether rules were asked and gave no name; a common name that is missing is no such thing.
     pub fn is_rejected(&self) -> bool {
         self.whom.as_ref().is_err_and(|why| *why != Unnamed::NoCommonName)

@@ -124,17 +124,26 @@ impl Server {
 
     /// The same of another listener.
     pub(crate) async fn page_at(&self, address: SocketAddr, path: &str) -> String {
-        let stream = TcpStream::connect(address).await.unwrap();
+        self.answer_of(address, path, None).await.unwrap().split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    /// The whole answer, to somebody with this certificate.
+    pub(crate) async fn answer_of(
+        &self,
+        address: SocketAddr,
+        path: &str,
+        signed: Option<&Signed>,
+    ) -> std::io::Result<String> {
+        let stream = TcpStream::connect(address).await?;
         let name = ServerName::try_from("localhost").unwrap();
-        let mut config = self.client(None);
+        let mut config = self.client_who_shows(signed.map(|signed| (signed.chain.clone(), signed.key())));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        let answer = String::from_utf8(answer).unwrap();
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        stream.read_to_end(&mut answer).await?;
+        Ok(String::from_utf8(answer).unwrap())
     }
 
     fn pki(&self, file: &str) -> PathBuf {

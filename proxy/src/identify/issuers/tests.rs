@@ -192,7 +192,8 @@ fn sets_of_keys_are_looked_at() {
 #[test]
 fn issuers_that_would_take_too_much_are_refused() {
     let good = "{name: a, issuer: i, audiences: [k], algorithms: [RS256], keys-url: 'https://a/b'}";
-    assert!(Rules::parse(&format!("issuers: [{good}]"), Path::new("")).is_ok());
+    let rule = "rules: [{issuer: a, claims: {sub: x}, tenant: default, user: x}]";
+    assert!(Rules::parse(&format!("issuers: [{good}]\n{rule}"), Path::new("")).is_ok());
     for (from, to, why) in [
         ("algorithms: [RS256]", "algorithms: [HS256]", "issuers[0]: algorithms: `HS256` is not accepted"),
         ("algorithms: [RS256]", "algorithms: [none]", "`none` is not accepted"),

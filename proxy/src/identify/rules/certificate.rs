@@ -15,7 +15,7 @@ pub struct CertificateNames {
 }
 
 impl CertificateNames {
-    /// None: it cannot be read.
+    /// None: it cannot be read, or not all of its names can: one that is left out might be a second URI.
     pub fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         let mut names = parsed.subject().iter_common_name();
@@ -28,6 +28,7 @@ impl CertificateNames {
             match name {
                 GeneralName::DNSName(host) => found.dns.push(host.to_ascii_lowercase()),
                 GeneralName::URI(uri) => found.uris.push((*uri).to_owned()),
+                GeneralName::Invalid(..) => return None,
                 _ => {}
             }
         }

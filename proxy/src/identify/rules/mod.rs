@@ -32,8 +32,18 @@ pub const PLATFORM: &str = "platform";
 pub struct Rules {
     pub authorities: Vec<AuthoritySource>,
     pub issuers: Vec<IssuerSource>,
+    /// What the file says in one word, instead of rules.
+    platform: Option<Platform>,
     certificate_rules: Vec<CertificateRule>,
     token_rules: Vec<TokenRule>,
+}
+
+/// Whom certificates of the platform's authority name, without rules of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Platform {
+    CommonNames,
+    Nobody,
 }
 
 /// An authority that the file adds to the platform's.
@@ -119,10 +129,24 @@ pub enum Unnamed {
 }
 
 impl Rules {
+    /// The common names of the platform's certificates are users.
+    pub fn without_file() -> Self {
+        Self { platform: Some(Platform::CommonNames), ..Self::default() }
+    }
+
     /// Whether certificates of this authority are given names by rules; else its common names are users.
-    pub fn maps(&self, authority: &str) -> bool {
-        authority != PLATFORM
-            || self.certificate_rules.iter().any(|rule| rule.authority.as_ref() == authority)
+    fn maps(&self, authority: &str) -> bool {
+        authority != PLATFORM || self.platform != Some(Platform::CommonNames)
+    }
+
+    /// Whether the file says whom the platform's certificates name. What a file that was cut off does
+    /// not say must not be taken for an answer.
+    pub fn says_of_platform(&self) -> bool {
+        self.platform.is_some() || self.has_rules_for(PLATFORM)
+    }
+
+    fn has_rules_for(&self, authority: &str) -> bool {
+        self.certificate_rules.iter().any(|rule| rule.authority.as_ref() == authority)
     }
 
     /// Where issuers publish their keys.
@@ -143,15 +167,9 @@ impl Rules {
         authorities.chain(keys)
     }
 
-    /// That rules for certificates give.
-    pub fn tenants(&self) -> impl Iterator<Item = &str> {
-        self.certificate_rules.iter().map(|rule| rule.gives.tenant.name())
-    }
-
-    /// Whether certificates of this authority can be of this tenant.
-    pub fn can_be_of(&self, authority: &str, tenant: &str) -> bool {
-        let mut rules = self.certificate_rules.iter().filter(|rule| rule.authority.as_ref() == authority);
-        rules.any(|rule| rule.gives.tenant.name() == tenant)
+    /// Authorities, and the tenants that rules give their certificates.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.certificate_rules.iter().map(|rule| (rule.authority.as_ref(), rule.gives.tenant.name()))
     }
 
     pub fn certificate(&self, authority: &Arc<str>, names: &CertificateNames) -> Result<Match, Unnamed> {

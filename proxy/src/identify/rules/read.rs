@@ -1,6 +1,6 @@
 //! From the text of a rules file to rules: all problems at once, each with its place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::issuer::RawIssuer;
 use super::pattern::{Pattern, Shape, Template};
 use super::token::{ClaimPattern, TokenRule};
-use super::{AuthoritySource, CertificateRule, Gives, PLATFORM, Rules, TenantOf};
+use super::{AuthoritySource, CertificateRule, Gives, PLATFORM, Platform, Rules, TenantOf};
 
 /// Why a rules file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,7 @@ struct RawFile {
     authorities: Vec<RawAuthority>,
     #[serde(default)]
     issuers: Vec<RawIssuer>,
+    platform: Option<Platform>,
     #[serde(default)]
     rules: Vec<RawRule>,
 }
@@ -75,9 +76,14 @@ impl Rules {
         let mut reader = Reader::default();
         reader.authorities(raw.authorities, folder);
         reader.issuers(raw.issuers, folder);
+        reader.rules.platform = raw.platform;
+        if raw.rules.is_empty() && reader.problems.is_empty() {
+            reader.problem("rules", "there are none; without rules the file names nobody");
+        }
         for (index, rule) in raw.rules.into_iter().enumerate() {
             reader.rule(index, rule);
         }
+        reader.unused();
         if reader.problems.is_empty() { Ok(reader.rules) } else { Err(reader.problems) }
     }
 }
@@ -106,6 +112,25 @@ impl Reader {
             let tenant = tenant.and_then(|tenant| self.tenant(&place, &tenant));
             let (ca, crl) = (folder.join(ca_file), crl_file.map(|file| folder.join(file)));
             self.rules.authorities.push(AuthoritySource { name: name.into(), ca, crl, tenant });
+        }
+    }
+
+    /// What no rule is about was forgotten, or its rules were cut off.
+    fn unused(&mut self) {
+        if !self.problems.is_empty() {
+            return;
+        }
+        if self.rules.platform.is_some() && self.rules.has_rules_for(PLATFORM) {
+            let why = "there are rules for `authority: platform`; leave out one of the two";
+            self.problem("platform", why);
+        }
+        let with_rules: HashSet<_> = self.rules.pairs().map(|(authority, _)| authority).collect();
+        let authorities = self.rules.authorities.iter().enumerate();
+        let unused = authorities.filter(|(_, authority)| !with_rules.contains(authority.name.as_ref()));
+        let unused: Vec<_> = unused.map(|(index, authority)| (index, authority.name.clone())).collect();
+        for (index, name) in unused {
+            let why = format!("no rule is about `{name}`: its certificates would name nobody");
+            self.problem(&format!("authorities[{index}]"), why);
         }
     }
 

@@ -62,12 +62,14 @@ fn the_first_rule_of_the_authority_that_matches_counts() {
     let sources = rules().authorities;
     assert_eq!(sources[0].ca, Path::new("/etc/keygate/pay.pem"));
     assert_eq!(sources[1].ca, Path::new("/etc/corp.pem"));
-    assert!(rules().can_be_of("corp-ca", "shop") && !rules().can_be_of("corp-ca", "pay"));
+    let rules = rules();
+    let pairs: Vec<_> = rules.pairs().collect();
+    assert_eq!(pairs, [("platform", "default"), ("pay-ca", "pay"), ("corp-ca", "shop"), ("corp-ca", "shop")]);
 }
 
 #[test]
-fn without_a_rule_for_it_the_platforms_common_names_are_users() {
-    let rules = Rules::default();
+fn without_a_file_the_platforms_common_names_are_users() {
+    let rules = Rules::without_file();
     let of = |names| rules.certificate(&PLATFORM.into(), &names).map(|found| found.named.user.to_string());
     assert_eq!(of(names("alice", &[], &[])).as_deref(), Ok("alice"));
     assert_eq!(of(names("", &["a"], &[])), Err(Unnamed::NoCommonName));
@@ -119,4 +121,56 @@ fn everything_that_is_wrong_with_a_file_is_said_with_its_place() {
     let twice = "authorities: [{name: a, ca-file: a}, {name: a, ca-file: b}, {name: platform, ca-file: c}]";
     let problems = Rules::parse(twice, Path::new("")).unwrap_err();
     assert_eq!(problems.len(), 2, "{problems:?}");
+}
+
+/// What is missing may have been cut off: it is no answer, and never the one that lets people in.
+#[test]
+fn a_file_says_what_it_means_or_is_refused() {
+    let authority = "authorities: [{name: a, ca-file: a, tenant: pay}]";
+    let rule = "{authority: a, uri: x, user: u}";
+    let of_platform = "{authority: platform, common-name: x, tenant: default, user: u}";
+    for (text, expected) in [
+        (String::from("{}"), "rules: there are none"),
+        (authority.to_owned(), "rules: there are none"),
+        (format!("platform: common-names\n{authority}\nrules: []"), "rules: there are none"),
+        (format!("{authority}\nrules: [{of_platform}]"), "authorities[0]: no rule is about `a`"),
+        (format!("platform: nobody\nrules: [{of_platform}]"), "platform: there are rules for"),
+        (format!("platform: anybody\nrules: [{of_platform}]"), "unknown variant `anybody`"),
+    ] {
+        let problems = Rules::parse(&text, Path::new("")).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{text}: {problems:?}");
+    }
+    assert!(Rules::parse("", Path::new("")).is_err());
+    for (platform, says, who) in [
+        ("", false, "no rule for authority `platform` matches"),
+        ("platform: nobody", true, "no rule for authority `platform` matches"),
+        ("platform: common-names", true, "alice"),
+    ] {
+        let text = format!("{platform}\n{authority}\nrules: [{rule}]");
+        let rules = Rules::parse(&text, Path::new("")).unwrap();
+        assert_eq!(rules.says_of_platform(), says, "{text}");
+        let found = match rules.certificate(&PLATFORM.into(), &names("alice", &[], &[])) {
+            Ok(found) => found.named.user.to_string(),
+            Err(why) => why.to_string(),
+        };
+        assert_eq!(found, who, "{text}");
+    }
+}
+
+/// A name that is skipped might be a second URI.
+#[test]
+fn a_certificate_with_a_name_that_cannot_be_read_is_not_read() {
+    let certificate = |second: &[u8]| {
+        let mut names = b"\x86\x0aspiffe://a".to_vec();
+        names.extend([0x86, u8::try_from(second.len()).unwrap()]);
+        names.extend(second);
+        let all = [&[0x30, u8::try_from(names.len()).unwrap()][..], &names].concat();
+        let mut params = rcgen::CertificateParams::default();
+        let extension = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 17], all);
+        params.custom_extensions.push(extension);
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        CertificateNames::read(certificate.der())
+    };
+    assert_eq!(certificate(b"spiffe://b").unwrap().uris.len(), 2);
+    assert_eq!(certificate(b"spiffe://\xff"), None);
 }

@@ -235,3 +235,139 @@ fn a_file_of_lists_is_read_whole_or_not_at_all() {
         trust.admits(&[pay.leaf("root", 8)], None, now).unwrap();
     }
 }
+
+#[test]
+fn rules_must_say_whom_the_platforms_certificates_name() {
+    let (corp, pay) = (Ca::root("corp"), Ca::root("pay"));
+    let files = Files::new(&[&corp], &[&pay], &pay.revoke(&[], Ends::Tomorrow));
+    let own = "authorities: [{name: pay-ca, ca-file: pay.pem, tenant: pay}]
+rules: [{authority: pay-ca, common-name: root, user: root}]
+";
+    files.write("rules.yaml", own);
+    let why = files.load().err().unwrap().to_string();
+    assert!(why.contains("rules.yaml") && why.contains("`platform: common-names`"), "{why}");
+    for (word, expected) in [("common-names", "root@default"), ("nobody", "no rule for authority")] {
+        files.write("rules.yaml", &format!("platform: {word}\n{own}"));
+        let certified = files.load().unwrap().certify(&[corp.leaf("root", 1)], None, SystemTime::now());
+        assert!(said(&certified).contains(expected), "{certified:?}");
+    }
+}
+
+#[test]
+fn a_rule_with_another_name_changes_nobody() {
+    let certified = |authority: &str, user: &str, rule: &str| Certified {
+        authority: authority.into(),
+        whom: Ok(Match {
+            named: crate::identify::Named {
+                tenant: TenantOf::Default,
+                user: user.into(),
+                groups: keygate_core::Groups::NONE,
+            },
+            rule: Some(rule.into()),
+        }),
+    };
+    let rejected = |why| Certified { authority: "a".into(), whom: Err(why) };
+    let one = certified("a", "u", "rules[0]");
+    assert!(one.is_same_as(&certified("a", "u", "rules[1]")));
+    assert!(!one.is_same_as(&certified("b", "u", "rules[0]")));
+    assert!(!one.is_same_as(&certified("a", "v", "rules[0]")));
+    assert!(!one.is_same_as(&rejected(Unnamed::Unreadable)));
+    assert!(rejected(Unnamed::Unreadable).is_same_as(&rejected(Unnamed::SeveralUris(2))));
+    assert!(!rejected(Unnamed::Unreadable).is_same_as(&rejected(Unnamed::NoCommonName)));
+}
+
+/// What a client is told of the authorities that a server has.
+#[derive(Debug, Default)]
+struct Told(std::sync::Mutex<Vec<Vec<u8>>>);
+
+impl rustls::client::ResolvesClientCert for Told {
+    fn resolve(&self, hints: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        self.0.lock().unwrap().extend(hints.iter().map(|hint| hint.to_vec()));
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// The names of authorities in a whole handshake.
+fn told(config: Arc<rustls::ServerConfig>, ca: &CertificateDer<'static>) -> Vec<Vec<u8>> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca.clone()).unwrap();
+    let told = Arc::new(Told::default());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(told.clone());
+    let mut client =
+        rustls::ClientConnection::new(Arc::new(client), "localhost".try_into().unwrap()).unwrap();
+    let mut server = rustls::ServerConnection::new(config).unwrap();
+    while client.is_handshaking() || server.is_handshaking() {
+        let mut bytes = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut bytes).unwrap();
+        }
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            server.read_tls(&mut rest).unwrap();
+            server.process_new_packets().unwrap();
+        }
+        let mut bytes = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut bytes).unwrap();
+        }
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            client.read_tls(&mut rest).unwrap();
+            client.process_new_packets().unwrap();
+        }
+    }
+    told.0.lock().unwrap().clone()
+}
+
+/// More names than a handshake message has room for, and none of a stranger's business.
+#[test]
+fn names_of_authorities_are_told_at_the_hosts_of_their_tenants_only() {
+    const AUTHORITIES: usize = 2000;
+    let corp = Ca::root("corp");
+    let files = Files::new(&[&corp], &[], "");
+    let key = KeyPair::generate().unwrap();
+    let (mut authorities, mut rules) = (String::new(), String::new());
+    for number in 0..AUTHORITIES {
+        let name = format!("authority of the tenant with number {number}");
+        files.write(&format!("{number}.pem"), &ca_params(&name).self_signed(&key).unwrap().pem());
+        authorities +=
+            &format!("  - {{name: ca-{number}, ca-file: {number}.pem, tenant: tenant-{number}}}\n");
+        rules += &format!("  - {{authority: ca-{number}, common-name: x, user: x}}\n");
+    }
+    files.write("rules.yaml", &format!("platform: nobody\nauthorities:\n{authorities}rules:\n{rules}"));
+    let own = KeyPair::generate().unwrap();
+    let mut server = params("server");
+    server.subject_alt_names = vec![rcgen::SanType::DnsName("localhost".try_into().unwrap())];
+    files.write("server.pem", &server.signed_by(&own, &corp.0).unwrap().pem());
+    files.write("server-key.pem", &own.serialize_pem());
+    let at = |name: &str| files.0.path().join(name);
+    let loaded = crate::tls::load(&TlsSources {
+        cert: at("server.pem"),
+        key: at("server-key.pem"),
+        client_certificates: ClientCertificates::Optional { ca: at("ca.pem") },
+        revocation: None,
+        identity_rules: Some(at("rules.yaml")),
+        versions: crate::tls::Versions::Both,
+        cipher_suites: Vec::new(),
+        private_key_only: false,
+    })
+    .unwrap();
+    for (host, expected) in
+        [(None, 0), (Some(PLATFORM_ONLY), 0), (Some("elsewhere"), 0), (Some("tenant-1234"), 1)]
+    {
+        let names = told(loaded.config(host), &corp.der());
+        assert_eq!(names.len(), expected, "at {host:?}");
+        for name in names {
+            assert!(String::from_utf8_lossy(&name).ends_with("with number 1234"));
+        }
+    }
+}
