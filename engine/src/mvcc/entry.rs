@@ -443,7 +443,8 @@ mod tests {
             (snapshot.current(), snapshot.lease(), snapshot.past_len()),
             (version(2), LeaseId::NONE, 0)
         );
-        assert_eq!((slot.at(1), slot.at(4), slot.at(5)), (None, Some(version(2)), Some(version(5))));
+        let newest = Version { length: 9, ..version(5) };
+        assert_eq!((slot.at(1), slot.at(4), slot.at(5)), (None, Some(version(2)), Some(newest)));
     }
 
     #[test]
