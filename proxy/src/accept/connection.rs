@@ -26,7 +26,7 @@ use super::listener::Endpoint;
 use super::log_budget::Line;
 use super::probation::Probation;
 use super::strangers::{Place, PlaceProof};
-use super::stream::{ClientStream, Spoken, Transport, adopt};
+use super::stream::{ClientStream, Spoken, Transport, Turns, adopt};
 use super::worker::{Accepted, Drain, Shared};
 use crate::http::Pages;
 use crate::identify::{ConnectionIdentity, Proof, Shown};
@@ -40,6 +40,9 @@ const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Bytes of answers that wait for one slow client's stream.
 const SEND_BUFFER: usize = 1 << 20;
+/// Frames of requests that were refused before they were whole and came when that was forgotten, in a connection's life. A
+/// client may have thousands under way; floods of them are bounded otherwise ([`super::flood`]).
+const LATE_FRAMES: usize = 10_000;
 /// For streams to tell their clients that the certificate lapsed.
 const LAPSE_GRACE: Duration = Duration::from_millis(500);
 
@@ -105,16 +108,16 @@ pub(super) async fn serve(
     let lapse = lapse(client.presented, endpoint.tls.clone(), identity.clone());
     let stay = Stay { place: &evicted, probation: &probation, limits: &shared.limits, drain, lapse };
     let service = ConnectionService { handler, endpoint, identity, probation: probation.clone() };
-    let flooded = stream.flooded();
+    let (flooded, turns) = (stream.flooded(), stream.turns());
     let io = TokioIo::new(stream);
     let outcome = match spoken {
         Spoken::Http2 => {
             let connection = http2_builder(&shared.limits).serve_connection(io, service);
-            stay.finish(Box::pin(connection)).await
+            in_turns(&turns, stay.finish(Box::pin(connection))).await
         }
         Spoken::Http1 => {
             let connection = http1_builder(&shared.limits).serve_connection(io, service);
-            stay.finish(Box::pin(connection)).await
+            in_turns(&turns, stay.finish(Box::pin(connection))).await
         }
     };
     if let Err(error) = outcome {
@@ -125,6 +128,16 @@ pub(super) async fn serve(
     {
         tracing::warn!(remote_addr = %peer, left_out, error = %Flood, "a connection is closed");
     }
+}
+
+/// Counts each time that the task runs.
+async fn in_turns<F: Future>(turns: &Turns, serving: F) -> F::Output {
+    let mut serving = pin!(serving);
+    std::future::poll_fn(|cx| {
+        turns.begin();
+        serving.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// A connection that has begun to speak HTTP.
@@ -356,6 +369,7 @@ fn http2_builder(limits: &HttpLimits) -> http2::Builder<TokioExecutor> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(MAX_HEADER_BYTES)
+        .max_local_error_reset_streams(LATE_FRAMES)
         .keep_alive_interval(limits.ping_interval)
         .keep_alive_timeout(limits.ping_timeout.unwrap_or(NEVER))
         .auto_date_header(false);

@@ -7,8 +7,8 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
@@ -21,6 +21,25 @@ use crate::metrics::Traffic;
 
 /// How an HTTP/2 client begins; `PRI` is a method of no other protocol.
 const PREFACE: &[u8; 4] = b"PRI ";
+
+/// Of a client that does not take what it is sent. Each request of it leaves an answer waiting, be it only a refusal; some
+/// four thousand of the smallest are so much. More than a client writes that reads between its writes.
+const READ_WHILE_BLOCKED: usize = 256 << 10;
+
+/// In one turn of the task. Then what was asked is answered, and other connections of the thread have their turn. Else
+/// one that sends without end is read, as hyper asks for more after each request, until tokio grants its task nothing
+/// more, and nothing is written.
+const IN_A_ROW: usize = 64 << 10;
+
+/// How often the task that reads and writes has run.
+#[derive(Default)]
+pub(super) struct Turns(AtomicUsize);
+
+impl Turns {
+    pub(super) fn begin(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Spoken {
@@ -40,6 +59,13 @@ pub(super) struct ClientStream {
     probation: Option<Arc<Probation>>,
     /// Of HTTP/2 only.
     frames: Option<FrameBudget>,
+    /// None: all that was written has found room on its way to the client.
+    blocked: Option<Blocked>,
+    turns: Arc<Turns>,
+    /// The one that something was read in last.
+    turn: usize,
+    /// Bytes that were read in it.
+    in_a_row: usize,
     /// Why reading failed.
     flooded: Arc<AtomicBool>,
     /// On probation: something was read, and has not been looked at yet.
@@ -48,6 +74,15 @@ pub(super) struct ClientStream {
     ahead: [u8; PREFACE.len()],
     from: usize,
     to: usize,
+}
+
+/// The client does not take what it is sent.
+struct Blocked {
+    /// Since then.
+    read: usize,
+    /// The last write found room again. HTTP/2 writes until nothing is left, so it is over unless one more waits.
+    has_room: bool,
+    reader: Option<Waker>,
 }
 
 impl ClientStream {
@@ -59,12 +94,21 @@ impl ClientStream {
             traffic,
             probation,
             frames: None,
+            blocked: None,
+            turns: Arc::default(),
+            turn: 0,
+            in_a_row: 0,
             unseen: false,
             ahead,
             from: 0,
             to: 0,
             flooded: Arc::default(),
         }
+    }
+
+    /// To be told of each turn of the connection's task.
+    pub(super) fn turns(&self) -> Arc<Turns> {
+        self.turns.clone()
     }
 
     /// Is true once the connection ends because of a flood.
@@ -105,6 +149,7 @@ impl AsyncRead for ClientStream {
             this.from += length;
             return Poll::Ready(this.look_at(&buf.filled()[buf.filled().len() - length..]));
         }
+        ready!(this.poll_turn(cx));
         let before = buf.filled().len();
         let read = if this.probation.is_some() {
             this.poll_read_on_probation(cx, buf)
@@ -113,11 +158,48 @@ impl AsyncRead for ClientStream {
         };
         this.traffic.received.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
         ready!(read)?;
+        let bytes = buf.filled().len() - before;
+        this.in_a_row += bytes;
+        if let Some(blocked) = &mut this.blocked {
+            blocked.read += bytes;
+        }
         Poll::Ready(this.look_at(&buf.filled()[before..]))
     }
 }
 
 impl ClientStream {
+    /// Ready when more may be read now.
+    fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if let Some(blocked) = &mut self.blocked {
+            if blocked.has_room {
+                self.blocked = None;
+            } else if blocked.read >= READ_WHILE_BLOCKED {
+                blocked.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        let turn = self.turns.0.load(Ordering::Relaxed);
+        if self.turn != turn {
+            (self.turn, self.in_a_row) = (turn, 0);
+        }
+        if self.in_a_row >= IN_A_ROW {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    fn has_written(&mut self, waits: bool) {
+        if let Some(blocked) = &mut self.blocked {
+            blocked.has_room = !waits;
+            if let Some(reader) = blocked.reader.take_if(|_| !waits) {
+                reader.wake();
+            }
+        } else if waits {
+            self.blocked = Some(Blocked { read: 0, has_room: false, reader: None });
+        }
+    }
+
     fn look_at(&mut self, read: &[u8]) -> io::Result<()> {
         let Some(frames) = &mut self.frames else { return Ok(()) };
         frames.received(read, Instant::now).map_err(|flood| {
@@ -178,6 +260,7 @@ impl AsyncWrite for ClientStream {
                 frames.sent(*bytes);
             }
         }
+        this.has_written(written.is_pending());
         if let Some(probation) = &this.probation {
             probation.answers_wait(written.is_pending());
         }
