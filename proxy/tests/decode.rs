@@ -55,6 +55,7 @@ fn message_types() -> BTreeMap<String, &'static DescriptorProto> {
 /// Well-formed messages of a type, among which some field's change can be seen.
 fn bases(message: &str) -> Vec<Vec<u8>> {
     let key = || Bytes::from_static(b"k");
+    let digest = || Bytes::from_static(&[7; 32]);
     match message {
         "etcdserverpb.RangeRequest" => {
             vec![pb::RangeRequest { key: key(), ..Default::default() }.encode_to_vec()]
@@ -91,6 +92,12 @@ fn bases(message: &str) -> Vec<Vec<u8>> {
             let change = Some(admin::tenant_change_request::Change::State(2));
             vec![admin::TenantChangeRequest { name: "pay".to_owned(), change }.encode_to_vec()]
         }
+        "keygate.admin.v1.PolicyStageRequest" => {
+            vec![admin::PolicyStageRequest { digest: digest(), ..Default::default() }.encode_to_vec()]
+        }
+        "keygate.admin.v1.PolicyApplyRequest" => {
+            vec![admin::PolicyApplyRequest { digest: digest(), ..Default::default() }.encode_to_vec()]
+        }
         _ => vec![Vec::new()],
     }
 }
@@ -114,10 +121,16 @@ fn length_delimited(number: i32, content: &[u8]) -> Vec<u8> {
 /// The field with some value that is not its default.
 fn changed(descriptor: &FieldDescriptorProto) -> Vec<u8> {
     match descriptor.r#type() {
-        Type::Int64 | Type::Uint64 | Type::Bool | Type::Enum => {
+        Type::Int64 | Type::Uint64 | Type::Uint32 | Type::Bool | Type::Enum => {
             let mut out = Vec::new();
             varint((descriptor.number() as u64) << 3, &mut out);
             varint(1, &mut out);
+            out
+        }
+        Type::Fixed64 => {
+            let mut out = Vec::new();
+            varint((descriptor.number() as u64) << 3 | 1, &mut out);
+            out.extend_from_slice(&1u64.to_le_bytes());
             out
         }
         Type::Bytes | Type::String => length_delimited(descriptor.number(), b"x7"),
