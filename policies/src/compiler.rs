@@ -112,6 +112,10 @@ impl Compile for Compiler {
         self.compile_policy(keyspace, tables)
     }
 
+    fn is_content_of(&self, digest: &BundleDigest, parts: &[Bytes]) -> bool {
+        crate::serving::digest_of_tar(parts) == *digest
+    }
+
     fn bundle(&self, digest: &BundleDigest, parts: &[Bytes]) -> Result<Arc<dyn Rules>, String> {
         Ok(self.compile_bundle(digest, parts)?)
     }

@@ -80,7 +80,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     // Before anybody is served: a fresh server begins with its bundle.
     let policy_files = match config.own.policy_dir.clone() {
-        Some(path) => Some(PolicyFiles::new(path, policies.clone(), engine.port()).start().await),
+        Some(path) => {
+            let named = || format!("the bundle of `{}` is not in force, and no other one is", path.display());
+            let files = PolicyFiles::new(path.clone(), policies.clone(), engine.port());
+            Some(files.start().await.with_context(named)?)
+        }
         None => None,
     };
     let shared = Shared::new(settings::http(&config, memory), metrics.clone());

@@ -13,6 +13,11 @@ use parking_lot::Mutex;
 const KEPT: usize = 1_000;
 /// Of one request. A txn may touch thousands of ranges.
 const REQUESTS: usize = 8;
+/// Of the keys of one request, in bytes, and of a name. A client chooses how long they are; all that is kept takes a
+/// few MiB at most.
+const LONGEST: usize = 256;
+/// Of one caller.
+const GROUPS: usize = 16;
 
 #[derive(Default)]
 pub struct Denials {
@@ -30,7 +35,7 @@ impl Denials {
         let (groups, origin) = match caller {
             Caller::Anonymous { .. } => (Vec::new(), Origin::default()),
             Caller::User { groups, origin, .. } => {
-                (groups.names().iter().map(|name| name.as_ref().to_owned()).collect(), *origin)
+                (groups.names().iter().take(GROUPS).map(|name| shortened(name)).collect(), *origin)
             }
         };
         let tenant = view.tenant_of(caller.keyspace()).map_or(DEFAULT_TENANT, |tenant| tenant.name.as_str());
@@ -46,7 +51,7 @@ impl Denials {
             at: i64::try_from(now).unwrap_or(i64::MAX),
             policy_revision: view.platform_policy().revision,
             tenant: tenant.to_owned(),
-            user: caller.name().unwrap_or_default().to_owned(),
+            user: shortened(caller.name().unwrap_or_default()),
             groups,
             origin,
             method: operation.method().to_owned(),
@@ -65,7 +70,11 @@ impl Denials {
     }
 }
 
-/// In the words of `keygate policy explain`.
+fn shortened(name: &str) -> String {
+    name.get(..name.floor_char_boundary(LONGEST)).unwrap_or_default().to_owned()
+}
+
+/// In the words of `keygate policy explain`; None of what is too long to be kept.
 fn told(access: Access) -> Option<String> {
     let (action, keys) = match access {
         Access::Keys { action, range } => (action.into(), range),
@@ -78,5 +87,28 @@ fn told(access: Access) -> Option<String> {
         }
         Access::Open | Access::Authenticated => return None,
     };
-    Some(Request { action, keys }.to_string())
+    let length = match &keys {
+        KeyRange::Single(key) | KeyRange::From(key) => key.len(),
+        KeyRange::Span { start, end } => start.len() + end.len(),
+    };
+    (length <= LONGEST).then(|| Request { action, keys }.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use keygate_core::KeyAction;
+
+    #[test]
+    fn what_clients_choose_is_kept_shortened_or_not_at_all() {
+        let keys = |length: usize| Access::Keys {
+            action: KeyAction::Read,
+            range: KeyRange::Single(Bytes::from(vec![0xff; length])),
+        };
+        assert!(told(keys(LONGEST)).is_some_and(|text| text.len() < 5 * LONGEST));
+        assert_eq!(told(keys(LONGEST + 1)), None);
+        assert_eq!(shortened("alice"), "alice");
+        assert_eq!(shortened(&"ä".repeat(LONGEST)).len(), LONGEST);
+    }
 }

@@ -56,9 +56,16 @@ impl PolicyFiles {
     }
 
     /// To be called before anybody is served, so that a fresh server begins with the bundle.
-    pub async fn start(self) -> Following {
+    ///
+    /// # Errors
+    /// The bundle cannot be put in force, and no other one is: nobody may be served without its deny rows.
+    pub async fn start(self) -> Result<Following, Refusal> {
         let mut seen = stamps(&self.path);
-        self.look(Occasion::Start).await;
+        if let Err(why) = self.look(Occasion::Start).await
+            && self.port.view().platform_policy().revision == 0
+        {
+            return Err(why);
+        }
         let asked = Arc::new(Notify::new());
         let listening = asked.clone();
         let task = tokio::spawn(async move {
@@ -68,24 +75,24 @@ impl PolicyFiles {
                 let now = stamps(&self.path);
                 let moved = std::mem::replace(&mut seen, now) != seen;
                 if was_asked || (settling && !moved) {
-                    self.look(if was_asked { Occasion::Asked } else { Occasion::Changed }).await;
+                    // What is in force stays so, and the log has the reason.
+                    self.look(if was_asked { Occasion::Asked } else { Occasion::Changed }).await.ok();
                     settling = false;
                 } else {
                     settling |= moved;
                 }
             }
         });
-        Following { task, asked }
+        Ok(Following { task, asked })
     }
 
-    async fn look(&self, occasion: Occasion) {
-        match self.apply(occasion).await {
-            Ok(None) => {}
-            Ok(Some(revision)) => {
-                tracing::info!(path = %self.path.display(), revision = revision.revision, "the policy bundle was applied");
-            }
-            Err(why) => self.policies.failed(&why),
+    /// Tells the log what came of it.
+    async fn look(&self, occasion: Occasion) -> Result<(), Refusal> {
+        let applied = self.apply(occasion).await.inspect_err(|why| self.policies.failed(why))?;
+        if let Some(revision) = applied {
+            tracing::info!(path = %self.path.display(), revision = revision.revision, "the policy bundle was applied");
         }
+        Ok(())
     }
 
     /// None: there is nothing to be done.

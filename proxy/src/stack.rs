@@ -13,7 +13,7 @@
 //!   again, unseen by the client.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use keygate_core::{
@@ -50,9 +50,9 @@ pub struct Evidence<'a> {
     pub metadata: &'a HeaderMap,
 }
 
-/// How often a request is decided again because the policy, or the keys of a lease that it
-/// concerns, changed between decision and execution.
-const ATTEMPTS: usize = 4;
+/// How often a request is decided again at once because the policy, or the keys of a lease that it concerns, changed
+/// between decision and execution. Then others have their turn in between, until the request's time is over.
+const AT_ONCE: usize = 4;
 
 /// What came of a request, and who pays for the answer. The request is in flight until this is dropped.
 pub struct Answered<'a> {
@@ -78,7 +78,8 @@ pub async fn run<'a>(
     let operation = hash_password(context, evidence, operation).await?;
     let asker = Asker::at(evidence.connection.peer());
     let mut decided_on = Some((view, caller));
-    for _ in 0..ATTEMPTS {
+    let deadline = Instant::now() + context.request_timeout;
+    for attempt in 1.. {
         let (view, caller) = match decided_on.take() {
             Some(first) => first,
             None => {
@@ -93,6 +94,8 @@ pub async fn run<'a>(
             Err(refusal) => Err(refusal),
         };
         match done {
+            Err(Refusal::StalePermit) if Instant::now() >= deadline => break,
+            Err(Refusal::StalePermit) if attempt >= AT_ONCE => tokio::task::yield_now().await,
             Err(Refusal::StalePermit) => {}
             Err(Refusal::PermissionDenied) => {
                 return Err(context.policies.denials.note(&view, &caller, &operation));
@@ -103,7 +106,11 @@ pub async fn run<'a>(
             }
             outcome => {
                 let reply = transform::open(outcome?)?;
-                admission.found(&reply.answer)?;
+                match admission.found(&reply.answer) {
+                    // It is done: only reads are refused what they found.
+                    Err(_) if operation.is_write() => {}
+                    found => found?,
+                }
                 return Ok(Answered { reply, admission });
             }
         }

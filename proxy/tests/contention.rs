@@ -3,13 +3,15 @@
 //!
 //! Each change of a lease's keys, and each change of policy, overtakes the permits of the requests
 //! that were decided before it. When such requests were refused and decided again four times, most of
-//! forty writers on one lease were told `request timed out` within milliseconds.
+//! forty writers on one lease were told `request timed out` within milliseconds. With a bundle in force the gateway alone
+//! can decide again: what holds without one must hold with one.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic, in its helpers too")]
 
 #[allow(dead_code, reason = "each test uses its part")]
 mod support;
 
+use keygate_policies::bundle::{Files, Manifest};
 use keygate_proto::{authpb, etcdserverpb as pb};
 use pb::auth_client::AuthClient;
 use pb::kv_client::KvClient;
@@ -56,9 +58,33 @@ async fn write(caller: &Caller, round: &str, lease: i64) -> (usize, Option<tonic
     (refused.len(), refused.into_iter().next())
 }
 
+/// A bundle that says nothing of those who write here.
+fn of_others() -> tempfile::TempDir {
+    let mut files = Files::default();
+    files.insert("model.conf", keygate_policies::BUNDLE_MODEL.as_bytes().to_vec());
+    files.insert("policy.csv", b"p, user:bob, default, /b/*, readwrite, allow\n".to_vec());
+    files.insert("roles.csv", Vec::new());
+    files.insert("manifest.json", Manifest::of(&files, 1).to_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["model.conf", "policy.csv", "roles.csv", "manifest.json"] {
+        std::fs::write(folder.path().join(name), files.get(name).unwrap()).unwrap();
+    }
+    folder
+}
+
 #[tokio::test]
 async fn writers_that_share_a_lease_are_not_in_each_others_way() {
-    let server = Server::start(&[]);
+    share_a_lease(&[]).await;
+}
+
+#[tokio::test]
+async fn writers_that_share_a_lease_are_not_in_each_others_way_beside_a_bundle() {
+    let folder = of_others();
+    share_a_lease(&["--policy-dir", folder.path().to_str().unwrap()]).await;
+}
+
+async fn share_a_lease(flags: &[&str]) {
+    let server = Server::start(flags);
     let root = server.named("root").await;
     let alice = alice(&server, &root).await;
     let grant = pb::LeaseGrantRequest { id: LEASE, ttl: 600 };
@@ -74,7 +100,17 @@ async fn writers_that_share_a_lease_are_not_in_each_others_way() {
 
 #[tokio::test]
 async fn busy_administrators_refuse_nobody() {
-    let server = Server::start(&[]);
+    administer(&[]).await;
+}
+
+#[tokio::test]
+async fn busy_administrators_refuse_nobody_beside_a_bundle() {
+    let folder = of_others();
+    administer(&["--policy-dir", folder.path().to_str().unwrap()]).await;
+}
+
+async fn administer(flags: &[&str]) {
+    let server = Server::start(flags);
     let root = server.named("root").await;
     let alice = alice(&server, &root).await;
     let (stop, stopped) = tokio::sync::watch::channel(());

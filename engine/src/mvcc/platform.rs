@@ -235,8 +235,15 @@ impl State {
                 platform.expect(*expected)?;
                 let content = platform.parts_of(digest, *parts).filter(|parts| !parts.is_empty());
                 let content = content.ok_or(Refusal::BundleIncomplete)?;
-                // Whoever proposed it has compiled it. What does not compile all the same changes nothing.
-                let rules = compile.bundle(digest, &content).map_err(Refusal::BundleUnusable)?;
+                if !compile.is_content_of(digest, &content) {
+                    let why = format!(
+                        "its parts are not the content of `{digest}`: they were sent again meanwhile"
+                    );
+                    return Err(Refusal::BundleUnusable(why).into());
+                }
+                // Whoever proposed it has compiled it. A member on which it does not compile must not go on without it.
+                let rules =
+                    compile.bundle(digest, &content).map_err(|why| Stop::Fatal(ApplyError::Corrupt(why)))?;
                 let bytes = content.iter().map(|part| part.len() as u64).sum();
                 let bundle = StoredBundle { digest: *digest, parts: *parts, bytes, about: rules.about() };
                 let bundle = Some(bundle);

@@ -253,6 +253,8 @@ impl Keyspace {
         let name = command.attribution.as_deref();
         match decide_at_apply(self.policy.as_ref(), self, self.id, name, &command.operation) {
             Err(_) if platform.rules.is_some() => Err(Refusal::StalePermit),
+            // Whoever was the platform's root when it was decided was not asked about by the bundle.
+            Ok(()) if platform.rules.is_some() && self.id == KeyspaceId::DEFAULT => Err(Refusal::StalePermit),
             decided => decided,
         }
     }

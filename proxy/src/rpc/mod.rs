@@ -198,12 +198,17 @@ where
         wait_for_client(&connection, size).await?;
     }
     meter.begins(&operation);
+    let is_write = operation.is_write();
     match stack::run(context, evidence, operation, size).await {
         Ok(Answered { reply, admission }) => {
             meter.done(&reply.answer);
             let room = context.port.engine().answers();
             let held = Held::take(room, evidence.connection, &reply.answer);
-            let held = held.map_err(|refusal| status::of(&refusal))?;
+            let held = match held {
+                // It is done, and whoever asked for it must hear so.
+                Err(_) if is_write => None,
+                held => held.map_err(|refusal| status::of(&refusal))?,
+            };
             let message = encode(context.identity, reply)?;
             admission.sent(message.len());
             Ok(holding(message, held))
