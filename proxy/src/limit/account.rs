@@ -188,7 +188,9 @@ impl Account {
     }
 
     pub(super) fn give_back(&self, rule: RateRule, moved: u64) {
-        self.full_at[rule as usize].fetch_sub(moved, Relaxed);
+        // Other rules may have lowered it meanwhile by more than is given back.
+        let given = |full_at: u64| Some(full_at.saturating_sub(moved));
+        let _previous = self.full_at[rule as usize].fetch_update(Relaxed, Relaxed, given);
     }
 
     /// Charges what is known only afterwards, to the whole chain.

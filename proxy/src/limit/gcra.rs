@@ -29,6 +29,9 @@ impl Ticks {
     }
 }
 
+/// What is charged afterwards is paid off in this or in a window.
+const LONGEST_DEBT: Duration = Duration::from_secs(10);
+
 /// A rate and a burst.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gcra {
@@ -75,9 +78,13 @@ impl Gcra {
         Ok(Taken { full_at: Ticks(begin.saturating_add(moved)), moved })
     }
 
-    /// What is charged when it is known, after the fact: never refused, paid by those that follow.
+    /// What is charged when it is known, after the fact: never refused, paid by those that follow. It owes no more
+    /// than what flows in in ten seconds or in a window, so that one huge cost shuts nobody out for hours.
     pub fn charge(&self, full_at: Ticks, now: Ticks, cost: u64) -> Ticks {
-        Ticks(full_at.0.max(now.0).saturating_add(self.interval.saturating_mul(cost)))
+        let begin = full_at.0.max(now.0);
+        let debt = Ticks::of(LONGEST_DEBT).0.max(self.window);
+        let most = now.0.saturating_add(self.window).saturating_add(debt);
+        Ticks(begin.saturating_add(self.interval.saturating_mul(cost)).min(most.max(begin)))
     }
 
     /// Whole units that are in the bucket.
@@ -159,6 +166,17 @@ mod tests {
         assert!(gcra.take(taken.full_at, at(1_000_000_000), 1).is_err());
         assert!(gcra.take(taken.full_at, at(1_600_000_000), 1).is_ok());
         assert!(gcra.take(at(1), at(0), 20).is_err(), "only a full bucket lets it through");
+    }
+
+    #[test]
+    fn one_huge_charge_is_paid_off_in_ten_seconds_or_a_window() {
+        for (period, expected) in [(SECOND, 10), (60 * SECOND, 60)] {
+            let gcra = Gcra::new(100, period, 100);
+            let full_at = gcra.charge(Ticks(0), at(0), 1_000_000);
+            let Wait(wait) = gcra.take(full_at, at(0), 0).unwrap_err();
+            assert_eq!(wait.duration().as_secs_f64().round() as u64, expected);
+            assert!(gcra.take(full_at, wait, 0).is_ok());
+        }
     }
 
     #[test]
