@@ -175,6 +175,8 @@ pub fn watch(
         authorize::decided_until(view, &caller)
     };
     let created = dispatch::watch(session, permit, until, Box::new(decide));
+    // A watcher lasts: it has a limit of its own.
+    let payer = payer.map(Payer::at_rest);
     Ok(created.map(|created| Watching { created, seat, payer }))
 }
 

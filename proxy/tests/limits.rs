@@ -295,3 +295,43 @@ async fn strangers_take_nothing_from_anybody() {
     }
     put(&limited.root, "k", "v").await.unwrap();
 }
+
+/// Watchers last, and leases die: neither may be at the mercy of what else is at work.
+#[tokio::test]
+async fn watchers_are_not_in_flight_and_keepalives_need_no_seat() {
+    let limits = "limits: {tenant: {users: {alice: {in-flight: 1, connections: 1}}}}";
+    let limited = Limited::start(limits, &["alice"]).await;
+    let alice = limited.server.logged_in("alice", "of alice").await;
+    let id = grant(&alice, 600).await.unwrap().id;
+    let (requests, outgoing) = mpsc::unbounded_channel();
+    let mut watch = WatchClient::new(alice.signed());
+    let mut answers = watch.watch(UnboundedReceiverStream::new(outgoing)).await.unwrap().into_inner();
+    for _ in 0..3 {
+        let create = pb::WatchCreateRequest { key: "k".into(), ..Default::default() };
+        let request_union = Some(pb::watch_request::RequestUnion::CreateRequest(create));
+        requests.send(pb::WatchRequest { request_union }).unwrap();
+        let answer = answers.message().await.unwrap().unwrap();
+        assert_eq!((answer.created, answer.canceled), (true, false), "{}", answer.cancel_reason);
+    }
+    put(&alice, "k", "v").await.unwrap();
+    let other = limited.server.logged_in("alice", "of alice").await;
+    assert_eq!(told(put(&other, "k", "v").await).0, Code::ResourceExhausted, "a connection too many");
+    let requests = tokio_stream::iter([pb::LeaseKeepAliveRequest { id }]);
+    let mut kept = LeaseClient::new(other.signed()).lease_keep_alive(requests).await.unwrap().into_inner();
+    assert_eq!(kept.message().await.unwrap().unwrap().ttl, 600);
+}
+
+#[tokio::test]
+async fn who_reads_too_much_is_refused_and_let_in_again() {
+    let limits = "limits: {tenant: {users: {alice: {bytes-out: {rate: 10000, burst: 1000}}}}}";
+    let limited = Limited::start(limits, &["alice"]).await;
+    put(&limited.root, "k", &"v".repeat(20_000)).await.unwrap();
+    let alice = limited.server.logged_in("alice", "of alice").await;
+    assert_eq!(range(&alice, 0).await.unwrap().kvs.len(), 1);
+    assert_eq!(told(range(&alice, 0).await).0, Code::ResourceExhausted);
+    let begin = Instant::now();
+    while range(&alice, 0).await.is_err() {
+        assert!(begin.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

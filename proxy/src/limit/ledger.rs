@@ -19,12 +19,17 @@ const SHARDS: usize = 16;
 /// Some 600 bytes each: 75 MiB when it is full.
 pub const MAX_ACCOUNTS: usize = 131_072;
 
+/// Accounts of a tenant that logins under names that no user has share.
+pub(super) const STRANGERS: u64 = 64;
+
 pub(super) struct Ledger {
     server: Arc<Account>,
     shards: [Mutex<AHashMap<KeyspaceId, Home>>; SHARDS],
     count: AtomicUsize,
     max: usize,
     next_swept: AtomicUsize,
+    /// Nobody outside can tell which made-up names share a bucket.
+    strangers: ahash::RandomState,
 }
 
 /// A tenant and its users.
@@ -33,6 +38,8 @@ struct Home {
     /// Those who have not said who they are, and those for whom there is no room.
     nobody: Arc<Account>,
     users: AHashMap<Arc<str>, Arc<Account>>,
+    /// Those who log in under names that no user has, by the hash of the name.
+    strangers: AHashMap<u64, Arc<Account>>,
 }
 
 /// Whose account is asked for.
@@ -53,6 +60,7 @@ impl Ledger {
             count: AtomicUsize::new(0),
             max,
             next_swept: AtomicUsize::new(0),
+            strangers: ahash::RandomState::new(),
         }
     }
 
@@ -64,16 +72,7 @@ impl Ledger {
     /// keeps rules that were replaced meanwhile.
     pub(super) fn find(&self, who: Who<'_>, now: Ticks, rules: &dyn Fn() -> Arc<LimitRules>) -> Arc<Account> {
         let mut shard = self.shard(who.keyspace).lock();
-        if self.count.load(Relaxed) >= self.max {
-            self.forget_idle(&mut shard, now);
-        }
-        let home = match shard.get_mut(&who.keyspace) {
-            Some(home) => home,
-            None => {
-                self.count.fetch_add(2, Relaxed);
-                shard.entry(who.keyspace).or_insert(Home::new(who, &self.server, &rules()))
-            }
-        };
+        let home = self.home(&mut shard, who, now, rules);
         let Some(user) = who.user else { return home.nobody.clone() };
         if let Some(account) = home.users.get(user) {
             return account.clone();
@@ -98,6 +97,52 @@ impl Ledger {
         account
     }
 
+    /// The account that a login under a name that no user has is counted at: one of a few, however many such names
+    /// are made up. They get at most half of the room, so that users find some.
+    pub(super) fn find_stranger(
+        &self,
+        who: Who<'_>,
+        now: Ticks,
+        rules: &dyn Fn() -> Arc<LimitRules>,
+    ) -> Arc<Account> {
+        let bucket = self.strangers.hash_one(who.user) % STRANGERS;
+        let mut shard = self.shard(who.keyspace).lock();
+        let home = self.home(&mut shard, who, now, rules);
+        if let Some(account) = home.strangers.get(&bucket) {
+            return account.clone();
+        }
+        if self.count.load(Relaxed) >= self.max / 2 {
+            return home.nobody.clone();
+        }
+        let account = Account::new(
+            who.keyspace,
+            home.account.tenant.clone(),
+            Some(format!("(stranger {bucket})").into()),
+            format!("unknown users of tenant `{}`", who.tenant).into(),
+            Some(home.account.clone()),
+            rules().of_tenant(who.tenant).user.clone(),
+        );
+        home.strangers.insert(bucket, account.clone());
+        self.count.fetch_add(1, Relaxed);
+        account
+    }
+
+    fn home<'a>(
+        &self,
+        shard: &'a mut AHashMap<KeyspaceId, Home>,
+        who: Who<'_>,
+        now: Ticks,
+        rules: &dyn Fn() -> Arc<LimitRules>,
+    ) -> &'a mut Home {
+        if self.count.load(Relaxed) >= self.max {
+            self.forget_idle(shard, now);
+        }
+        shard.entry(who.keyspace).or_insert_with(|| {
+            self.count.fetch_add(2, Relaxed);
+            Home::new(who, &self.server, &rules())
+        })
+    }
+
     /// Looks through a sixteenth of all accounts and forgets the idle ones. To be called about once a second.
     pub(super) fn sweep(&self, now: Ticks) {
         let next = self.next_swept.fetch_add(1, Relaxed) % SHARDS;
@@ -110,13 +155,16 @@ impl Ledger {
             Arc::strong_count(account) == holders && account.is_idle(now)
         };
         shard.retain(|_, home| {
-            home.users.retain(|_, account| {
+            let mut keep = |account: &Arc<Account>| {
                 let keep = !idle(account, 1);
                 gone += usize::from(!keep);
                 keep
-            });
+            };
+            home.users.retain(|_, account| keep(account));
+            home.strangers.retain(|_, account| keep(account));
             // Held by itself and by the account of nobody.
-            let keep = !home.users.is_empty() || !idle(&home.nobody, 1) || !idle(&home.account, 2);
+            let empty = home.users.is_empty() && home.strangers.is_empty();
+            let keep = !empty || !idle(&home.nobody, 1) || !idle(&home.account, 2);
             gone += if keep { 0 } else { 2 };
             keep
         });
@@ -132,6 +180,7 @@ impl Ledger {
                 home.account.adopt(&own.tenant, now);
                 home.set_prefixes(own, now);
                 home.nobody.adopt(&own.user, now);
+                home.strangers.values().for_each(|account| account.adopt(&own.user, now));
                 for (name, account) in &home.users {
                     account.adopt(own.of_user(name), now);
                 }
@@ -147,7 +196,7 @@ impl Ledger {
         for shard in &self.shards {
             for home in shard.lock().values() {
                 visit(&home.nobody);
-                home.users.values().for_each(|account| visit(account));
+                home.users.values().chain(home.strangers.values()).for_each(|account| visit(account));
             }
         }
     }
@@ -163,7 +212,7 @@ impl Home {
         };
         let of_tenant = account(format!("tenant `{tenant}`"), server, &own.tenant);
         let nobody = account(format!("unnamed callers of tenant `{tenant}`"), &of_tenant, &own.user);
-        let home = Self { account: of_tenant, nobody, users: AHashMap::new() };
+        let home = Self { account: of_tenant, nobody, users: AHashMap::new(), strangers: AHashMap::new() };
         home.set_prefixes(own, Ticks(0));
         home.nobody.settle();
         home

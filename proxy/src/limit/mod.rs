@@ -39,7 +39,7 @@ use smallvec::SmallVec;
 
 use crate::identify::{ConnectionIdentity, user_of_login};
 use ledger::{Ledger, Who};
-use shape::{Longest, touches, txn_size};
+use shape::{Longest, reads_ranges, touches, txn_size};
 use sources::Sources;
 use tallies::Tallies;
 
@@ -146,14 +146,22 @@ impl Limiter {
         if class == Class::Health {
             return Ok(admission);
         }
-        let Some(account) = self.account(request, operation)? else { return Ok(admission) };
+        let login = match operation {
+            Operation::Authenticate { name, .. } => Some(name.as_str()),
+            _ => None,
+        };
+        let Some(account) = self.account(request, login, class)? else { return Ok(admission) };
         let bytes = bytes as u64;
         account.load.asked(bytes);
         if account.is_limited() {
             let decided = self.decide(&mut admission, &account, request, operation, bytes);
-            if let Err(limited) = decided {
+            if let Err(mut refusal) = decided {
                 account.load.refused();
-                return Err(limited);
+                // Who logs in is not told whether there is such a user.
+                if let (Refusal::Limited(limited), Class::Login) = (&mut refusal, class) {
+                    limited.subject = "this login".into();
+                }
+                return Err(refusal);
             }
         }
         admission.account = Some(account);
@@ -170,7 +178,8 @@ impl Limiter {
     ) -> Result<(), Refusal> {
         let class = admission.class;
         self.check_shape(account, class, operation)?;
-        if account.has_cap(CapRule::InFlight) {
+        // A keepalive is paced instead: a lease that is lost costs more.
+        if class != Class::KeepAlive && account.has_cap(CapRule::InFlight) {
             admission._in_flight = Some(self.seat(account, class, CapRule::InFlight, |it| &it.in_flight)?);
         }
         if matches!(operation, Operation::LeaseGrant(_)) {
@@ -187,14 +196,11 @@ impl Limiter {
     fn account(
         &self,
         request: Request<'_>,
-        operation: &Operation<Plaintext>,
+        login: Option<&str>,
+        class: Class,
     ) -> Result<Option<Arc<Account>>, Refusal> {
         let Request { view, caller, connection } = request;
         let keyspace = caller.keyspace();
-        let login = match operation {
-            Operation::Authenticate { name, .. } => Some(name.as_str()),
-            _ => None,
-        };
         let user = caller.name().or(login);
         if user.is_none() && view.keyspace(keyspace).is_none_or(|keyspace| keyspace.auth().enabled) {
             return Ok(None);
@@ -208,9 +214,17 @@ impl Limiter {
         let tenant = view.tenant_of(keyspace).map(|tenant| tenant.name.as_str());
         let user = if login.is_some() { user.map(|user| user_of_login(tenant, user)) } else { user };
         let who = Who { keyspace, tenant: tenant.unwrap_or(DEFAULT_TENANT), user };
-        let account = self.ledger.find(who, self.now(), &|| self.rules.load_full());
-        if login.is_none() {
-            let seat = self.seat(&account, Class::of(operation), CapRule::Connections, |it| &it.connections);
+        let rules = || self.rules.load_full();
+        // Any name may be tried, so only those that users have get an account of their own.
+        let is_user = |name| view.keyspace(keyspace).is_some_and(|it| it.auth().users.contains_key(name));
+        let account = if login.is_some() && !user.is_some_and(is_user) {
+            self.ledger.find_stranger(who, self.now(), &rules)
+        } else {
+            self.ledger.find(who, self.now(), &rules)
+        };
+        // A connection that only keeps leases alive is not refused: it is counted when it asks for something else.
+        if login.is_none() && class != Class::KeepAlive {
+            let seat = self.seat(&account, class, CapRule::Connections, |it| &it.connections);
             connection.slot().settle(account.clone(), user, seat?);
         }
         Ok(Some(account))
@@ -365,9 +379,14 @@ impl Limiter {
         let own = class.rule().map(|rule| (rule, 1));
         let any = (class != Class::Login).then_some((RateRule::Requests, 1));
         let size = (bytes > 0 && class != Class::Login).then_some((RateRule::BytesIn, bytes));
-        let costs = [own, any, size];
+        // A txn that writes may look for as much as any range.
+        let ranges = matches!(operation, Operation::Txn(txn) if class == Class::Write && reads_ranges(txn));
+        let ranges = ranges.then_some((RateRule::Ranges, 1));
+        // What these cost is charged afterwards: here it only matters that nothing is owed.
+        let owed = |rule| (class != Class::Login).then_some((rule, 0));
+        let costs = [own, ranges, any, size, owed(RateRule::BytesOut), owed(RateRule::RangeCost)];
         let touched = touched(account, operation);
-        let mut taken: SmallVec<[(&Account, RateRule, u64); 9]> = SmallVec::new();
+        let mut taken: SmallVec<[(&Account, RateRule, u64); 12]> = SmallVec::new();
         for one in account.chain().chain(touched.iter().map(Arc::as_ref)) {
             let rules = one.rules();
             for (rule, cost) in costs.into_iter().flatten() {
@@ -411,7 +430,8 @@ impl Limiter {
 
     /// A stream that lasts: counted on its connection until it ends.
     pub fn stream(&self, request: Request<'_>) -> Result<Option<slot::Counted>, Refusal> {
-        let Some(account) = self.account(request, &Operation::Status)? else { return Ok(None) };
+        // It may be one of keepalives; the requests of others are counted for themselves.
+        let Some(account) = self.account(request, None, Class::KeepAlive)? else { return Ok(None) };
         let rule = CapRule::Streams;
         let stream = request.connection.slot().stream();
         self.cap(&account, Class::Read, rule, stream.count(), |max| {
@@ -467,6 +487,11 @@ pub struct Payer {
 }
 
 impl Payer {
+    /// What it pays for from now on lasts, and is not a request at work.
+    pub fn at_rest(self) -> Self {
+        Self { _in_flight: None, ..self }
+    }
+
     /// One more piece of a range. Refused when all pieces together are more than they may be.
     pub fn found(&mut self, answer: &Answer<Plaintext>) -> Result<(), Refusal> {
         let piece = Found::in_answer(answer);

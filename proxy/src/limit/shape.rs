@@ -32,11 +32,8 @@ impl Class {
         match operation {
             Operation::Range(range) | Operation::RangeStream(range) => of_range(&range.range),
             Operation::Txn(txn) if !txn.is_read_only() => Self::Write,
-            Operation::Txn(txn) => {
-                let ops = txn.success.iter().chain(&txn.failure);
-                let wide = |op: &TxnOp<V>| matches!(op, TxnOp::Range(range) if of_range(&range.range) == Self::Range);
-                if ops.into_iter().any(wide) { Self::Range } else { Self::Read }
-            }
+            Operation::Txn(txn) if reads_ranges(txn) => Self::Range,
+            Operation::Txn(_) => Self::Read,
             Operation::Put(_)
             | Operation::DeleteRange(_)
             | Operation::LeaseGrant(_)
@@ -110,6 +107,15 @@ impl Class {
             Self::Health => None,
         }
     }
+}
+
+/// Does a txn hold, at any depth, a read of more than one key?
+pub(super) fn reads_ranges<V>(txn: &Txn<V>) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op {
+        TxnOp::Range(range) => !matches!(range.range, KeyRange::Single(_)),
+        TxnOp::Txn(nested) => reads_ranges(nested),
+        TxnOp::Put(_) | TxnOp::DeleteRange(_) => false,
+    })
 }
 
 /// Does a request touch a key that begins with `prefix`?

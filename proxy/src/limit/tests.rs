@@ -245,3 +245,74 @@ fn when_there_is_no_room_newcomers_share_an_account() {
     assert!(Arc::ptr_eq(&accounts[20], &accounts[49]));
     assert_eq!(accounts.iter().filter(|account| passes(&limiter, account, "k")).count(), 8 + 2);
 }
+
+#[test]
+fn made_up_names_share_a_few_accounts_and_leave_room_for_users() {
+    let limiter = Limiter::new(LimitRules {
+        any_tenant: TenantRules {
+            user: rules(|it| it.rates[RateRule::Logins as usize] = rate(1, 3)),
+            ..TenantRules::default()
+        },
+        ..LimitRules::default()
+    });
+    let stranger = |name: &str| {
+        let who = Who { keyspace: KeyspaceId(2), tenant: "pay", user: Some(name) };
+        limiter.ledger.find_stranger(who, limiter.now(), &|| limiter.rules.load_full())
+    };
+    (0..10_000).for_each(|name| drop(stranger(&format!("n{name}"))));
+    assert_eq!(limiter.accounts(), ledger::STRANGERS as usize + 2);
+    let ghost = stranger("ghost");
+    assert!(Arc::ptr_eq(&ghost, &stranger("ghost")));
+    let login = |account: &Account| limiter.take(account, Class::Login, &Operation::Health, 100).is_ok();
+    assert_eq!((0..10).filter(|_| login(&ghost)).count(), 3, "the rules of any user");
+    assert!(login(&find(&limiter, 2, "pay", "ghost")), "a user of that name is another");
+    limiter.adopt(LimitRules::default());
+    assert!(login(&ghost) && !ghost.is_limited());
+}
+
+#[test]
+fn what_was_answered_is_paid_for_by_what_follows() {
+    for rule in [RateRule::BytesOut, RateRule::RangeCost] {
+        let limiter = Limiter::new(LimitRules {
+            any_tenant: TenantRules {
+                tenant: rules(|it| it.rates[rule as usize] = rate(1000, 100)),
+                ..TenantRules::default()
+            },
+            ..LimitRules::default()
+        });
+        let (alice, bob) = (find(&limiter, 2, "pay", "alice"), find(&limiter, 2, "pay", "bob"));
+        assert_eq!(passing(&limiter, &alice, "k"), 1000, "nothing is owed");
+        alice.charge(rule, limiter.now(), 400);
+        assert!(!passes(&limiter, &alice, "k") && !passes(&limiter, &bob, "k"), "{rule:?}");
+        assert!(limiter.take(&alice, Class::Login, &Operation::Health, 0).is_ok());
+        std::thread::sleep(Duration::from_millis(350));
+        assert!(passes(&limiter, &alice, "k"), "{rule:?}");
+    }
+}
+
+#[test]
+fn what_is_given_back_after_rules_changed_makes_no_debt() {
+    let limiter = Limiter::new(LimitRules::default());
+    let account = find(&limiter, 2, "pay", "alice");
+    account.give_back(RateRule::Requests, u64::MAX / 2);
+    assert!(account.is_idle(limiter.now()));
+}
+
+#[test]
+fn a_txn_that_writes_and_looks_through_ranges_takes_from_both() {
+    let limiter = Limiter::new(LimitRules {
+        any_tenant: TenantRules {
+            user: rules(|it| it.rates[RateRule::Ranges as usize] = rate(1, 2)),
+            ..TenantRules::default()
+        },
+        ..LimitRules::default()
+    });
+    let account = find(&limiter, 2, "pay", "alice");
+    let txn = |success| keygate_core::Txn { compare: Vec::new(), success, failure: Vec::new() };
+    let wide = keygate_core::TxnOp::Range(Range::of(KeyRange::everything()));
+    let nested = Operation::Txn(txn(vec![keygate_core::TxnOp::Txn(txn(vec![wide]))]));
+    assert_eq!(Class::of(&nested), Class::Write);
+    let passed = (0..10).filter(|_| limiter.take(&account, Class::Write, &nested, 2).is_ok()).count();
+    assert_eq!(passed, 2);
+    assert!(passes(&limiter, &account, "k"));
+}
