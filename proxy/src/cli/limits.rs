@@ -7,8 +7,8 @@ use keygate_proto::admin as pb;
 use pb::limits_client::LimitsClient;
 use serde_json::json;
 
-use super::remote::{Remote, said};
-use super::{Output, UNUSABLE, say};
+use super::remote::{self, Failure, Remote, said};
+use super::{Output, say};
 
 #[derive(Debug, Args)]
 pub(super) struct Limits {
@@ -27,25 +27,7 @@ enum Action {
 }
 
 pub(super) fn run(limits: &Limits) -> ExitCode {
-    let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match outcome.map_err(anyhow::Error::from).map(|runtime| runtime.block_on(show(limits))) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(Failure::Refused(error))) => {
-            eprintln!("keygate: {error:#}");
-            ExitCode::FAILURE
-        }
-        Ok(Err(Failure::Unusable(error))) | Err(error) => {
-            eprintln!("keygate: {error:#}");
-            ExitCode::from(UNUSABLE)
-        }
-    }
-}
-
-enum Failure {
-    /// The command line, its files or the connection.
-    Unusable(anyhow::Error),
-    /// The server said no.
-    Refused(anyhow::Error),
+    remote::run(async { show(limits).await.map(|()| ExitCode::SUCCESS) })
 }
 
 async fn show(limits: &Limits) -> Result<(), Failure> {

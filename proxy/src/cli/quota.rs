@@ -8,8 +8,8 @@ use keygate_proto::admin as pb;
 use pb::quotas_client::QuotasClient;
 use serde_json::json;
 
-use super::remote::{Connection, Remote, said};
-use super::{Output, UNUSABLE, say};
+use super::remote::{self, Connection, Failure, Remote, said};
+use super::{Output, say};
 use crate::config::size;
 
 #[derive(Debug, Args)]
@@ -90,40 +90,20 @@ fn amount(text: &str) -> Result<Limit, String> {
 }
 
 pub(super) fn run(quota: &Quota) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("keygate: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(act(quota)) {
-        Ok(Found::AsExpected) => ExitCode::SUCCESS,
-        Ok(Found::Differences) => {
-            eprintln!("keygate: counters differ from the count; please report it as a defect");
-            ExitCode::FAILURE
-        }
-        Err(Failure::Unusable(error)) => {
-            eprintln!("keygate: {error:#}");
-            ExitCode::from(UNUSABLE)
-        }
-        Err(Failure::Refused(error)) => {
-            eprintln!("keygate: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    remote::run(async {
+        Ok(match act(quota).await? {
+            Found::AsExpected => ExitCode::SUCCESS,
+            Found::Differences => {
+                eprintln!("keygate: counters differ from the count; please report it as a defect");
+                ExitCode::FAILURE
+            }
+        })
+    })
 }
 
 enum Found {
     AsExpected,
     Differences,
-}
-
-enum Failure {
-    /// The command line, its files or the connection.
-    Unusable(anyhow::Error),
-    /// The server said no.
-    Refused(anyhow::Error),
 }
 
 async fn act(quota: &Quota) -> Result<Found, Failure> {

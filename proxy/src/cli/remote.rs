@@ -4,6 +4,7 @@
 //! The words are etcdctl's.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -13,6 +14,34 @@ use tonic::Status;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::{Interceptor, interceptor::InterceptedService};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::UNUSABLE;
+
+/// Why a command came to nothing.
+pub(super) enum Failure {
+    /// The command line, its files, the connection or the terminal.
+    Unusable(anyhow::Error),
+    /// The server said no.
+    Refused(anyhow::Error),
+}
+
+/// Runs a command to its end; says why when it came to nothing.
+pub(super) fn run(command: impl Future<Output = Result<ExitCode, Failure>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("keygate: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (error, code) = match runtime.block_on(command) {
+        Ok(code) => return code,
+        Err(Failure::Unusable(error)) => (error, ExitCode::from(UNUSABLE)),
+        Err(Failure::Refused(error)) => (error, ExitCode::FAILURE),
+    };
+    eprintln!("keygate: {error:#}");
+    code
+}
 
 /// Where the server is, and who asks.
 #[derive(Debug, Args)]

@@ -10,8 +10,8 @@ use pb::tenant_change_request::Change;
 use pb::tenants_client::TenantsClient;
 use serde_json::json;
 
-use super::remote::{Connection, Remote, ask_password, said};
-use super::{Output, UNUSABLE, say};
+use super::remote::{self, Connection, Failure, Remote, ask_password, said};
+use super::{Output, say};
 
 #[derive(Debug, Args)]
 pub(super) struct Tenant {
@@ -67,31 +67,7 @@ enum Action {
 }
 
 pub(super) fn run(tenant: &Tenant) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("keygate: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(act(tenant)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Unusable(error)) => {
-            eprintln!("keygate: {error:#}");
-            ExitCode::from(UNUSABLE)
-        }
-        Err(Failure::Refused(error)) => {
-            eprintln!("keygate: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-enum Failure {
-    /// The command line, its files or the connection.
-    Unusable(anyhow::Error),
-    /// The server said no.
-    Refused(anyhow::Error),
+    remote::run(async { act(tenant).await.map(|()| ExitCode::SUCCESS) })
 }
 
 async fn act(tenant: &Tenant) -> Result<(), Failure> {

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::remote::{Remote, said};
-use super::{Output, UNUSABLE, say};
+use super::remote::{self, Failure, Remote, said};
+use super::{Output, say};
 use snapshot::{Snapshot, Source};
 
 #[derive(Debug, Args)]
@@ -76,31 +76,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(top: &Top) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("keygate: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(show(top)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Unusable(error)) => {
-            eprintln!("keygate: {error:#}");
-            ExitCode::from(UNUSABLE)
-        }
-        Err(Failure::Refused(error)) => {
-            eprintln!("keygate: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-enum Failure {
-    /// The command line, its files, the connection or the terminal.
-    Unusable(anyhow::Error),
-    /// The server said no.
-    Refused(anyhow::Error),
+    remote::run(async { show(top).await.map(|()| ExitCode::SUCCESS) })
 }
 
 async fn show(top: &Top) -> Result<(), Failure> {
