@@ -1,6 +1,7 @@
 //! One call and its answer, for every RPC that the differential makes.
 
 use keygate_proto::etcdserverpb::*;
+use prost::Message;
 use tonic::Code;
 
 use super::side::Side;
@@ -49,6 +50,15 @@ macro_rules! calls {
                     $(Call::$name(_) => stringify!($name),)*
                     Call::RangeStream(_) => "RangeStream",
                     Call::KeepAlive(_) => "KeepAlive",
+                }
+            }
+
+            /// Of the request's message.
+            pub(super) fn encoded_len(&self) -> usize {
+                match self {
+                    $(Call::$name(request) => request.encoded_len(),)*
+                    Call::RangeStream(request) => request.encoded_len(),
+                    Call::KeepAlive(request) => request.encoded_len(),
                 }
             }
 

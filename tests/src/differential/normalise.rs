@@ -46,6 +46,16 @@ fn txn_request(txn: &mut TxnRequest, lease: &impl Fn(&mut i64)) {
     }
 }
 
+/// A refusal that names the size of the request as it was sent names the drawn one's instead: this
+/// side's lease ids may be longer or shorter numbers.
+pub(super) fn size(answer: &mut Answer, drawn: usize, sent: usize) {
+    if let Answer::Refused { message, .. } = answer
+        && drawn != sent
+    {
+        *message = message.replace(&format!("({sent} vs. "), &format!("({drawn} vs. "));
+    }
+}
+
 pub(super) fn answer(answer: &mut Answer, side: &Side) {
     let Answer::Ok(reply) = answer else { return };
     let back = Back::of(side);
@@ -200,5 +210,27 @@ fn settle_range(request: &RangeRequest, range: &mut RangeResponse) {
 fn strip_port(url: &mut String) {
     if let Some(colon) = url.rfind(':') {
         url.truncate(colon);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn only_the_size_of_ones_own_message_is_translated() {
+        let refused =
+            |text: &str| Answer::Refused { code: Code::ResourceExhausted, message: text.to_owned() };
+        let told = |text: &str| {
+            let mut answer = refused(text);
+            size(&mut answer, 3_004_404, 3_004_405);
+            answer
+        };
+        let text = "grpc: received message larger than max (3004404 vs. 2097152)";
+        assert_eq!(told("grpc: received message larger than max (3004405 vs. 2097152)"), refused(text));
+        let wrong = "grpc: received message larger than max (3004406 vs. 2097152)";
+        assert_eq!(told(wrong), refused(wrong));
     }
 }

@@ -85,12 +85,15 @@ impl Side {
 
     /// Makes the call with this side's ids; the answer carries the oracle's.
     pub(super) async fn call(&mut self, mut call: Call, caller: Caller) -> Answer {
+        let drawn = call.encoded_len();
         normalise::request(&mut call, self);
+        let sent = call.encoded_len();
         let login = match &call {
             Call::Authenticate(request) => USERS.iter().position(|user| *user == request.name),
             _ => None,
         };
         let mut answer = call.make(self, caller).await;
+        normalise::size(&mut answer, drawn, sent);
         if let (Some(user), Answer::Ok(reply)) = (login, &answer)
             && let Reply::Authenticate(login) = &**reply
         {

@@ -285,6 +285,7 @@ impl Generator {
             Call::Alarm(AlarmRequest { action: action as i32, member_id, alarm })
         };
         for _ in 0..6 {
+            let place = self.queue.len();
             let step = match self.rng.random_range(0..6) {
                 0 => self.by_anyone(|g| Call::Put(g.put())),
                 1 => self.by_anyone(|g| Call::Txn(g.txn())),
@@ -293,7 +294,8 @@ impl Generator {
                 4 => self.by_anyone(|_| Call::Alarm(AlarmRequest::default())),
                 _ => self.lease_step(),
             };
-            self.queue.push_back(step);
+            // Before what it queued itself: a short lease is revoked after its grant.
+            self.queue.insert(place, step);
         }
         let superuser = self.superuser();
         if lift_all {
@@ -362,5 +364,34 @@ impl Generator {
             watch_id: if self.chance(70) { 0 } else { self.rng.random_range(1..9) },
             fragment: self.chance(30),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A lease that the seconds end would end at another operation on each server.
+    #[test]
+    fn a_short_lease_is_revoked_at_once() {
+        let mut granted = 0;
+        for seed in 0..40 {
+            let mut generator = Generator::new(seed);
+            let mut drawn: Vec<Step> = Vec::new();
+            while drawn.len() < 3_000 {
+                drawn.push(generator.next());
+            }
+            for pair in drawn.windows(2) {
+                let [Step::Call { call: grant, .. }, then] = pair else { continue };
+                let Call::Grant(LeaseGrantRequest { ttl: ..=999, id }) = &**grant else { continue };
+                granted += 1;
+                let revoke = Call::Revoke(LeaseRevokeRequest { id: *id });
+                assert!(
+                    matches!(then, Step::Call { call, .. } if **call == revoke),
+                    "seed {seed}: lease {id} is left to time"
+                );
+            }
+        }
+        assert!(granted > 100, "only {granted} short leases were drawn");
     }
 }
