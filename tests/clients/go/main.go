@@ -39,13 +39,15 @@ func main() {
 	ca := flag.String("cacert", "", "PEM file of the authority that signed the server's certificate")
 	user := flag.String("user", "", "name, or name@tenant, when auth is on")
 	passwordFile := flag.String("password-file", "", "file with the user's password")
+	tokenTTL := flag.Duration("token-ttl", 0, "how long the server's tokens last: then only what survives their end is tried")
+	tokenKey := flag.String("token-key", "", "PEM file with the Ed25519 key that the server's tokens are signed with")
 	flag.Parse()
-	if err := run(*endpoint, *ca, *user, *passwordFile); err != nil {
+	if err := run(*endpoint, *ca, *user, *passwordFile, *tokenTTL, *tokenKey); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(endpoint, ca, user, passwordFile string) error {
+func run(endpoint, ca, user, passwordFile string, tokenTTL time.Duration, tokenKey string) error {
 	target, err := url.Parse(endpoint)
 	if err != nil {
 		return err
@@ -86,6 +88,10 @@ func run(endpoint, ca, user, passwordFile string) error {
 	s := &session{client: client, relay: relay, config: config, password: config.Password}
 	if at := strings.LastIndex(user, "@"); at >= 0 {
 		s.tenant = user[at:]
+	}
+	scenarios := scenarios
+	if tokenTTL != 0 {
+		scenarios = tokenScenarios(tokenKey, tokenTTL)
 	}
 	for _, scenario := range scenarios {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
