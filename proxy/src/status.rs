@@ -4,6 +4,7 @@
 //! some causes arrive as `Unknown` there, and so they do here.
 
 mod limits;
+mod quotas;
 
 use keygate_core::{QuotaKind, Refusal};
 use tonic::{Code, Status};
@@ -29,11 +30,7 @@ pub fn of(refusal: &Refusal) -> Status {
             let told: String = format!("keygate: {refusal}").chars().take(300).collect();
             Status::new(code, told)
         }
-        // etcd has words for bytes, which its clients know, and none for keys.
-        Refusal::QuotaReached(bound) if bound.kind == QuotaKind::Keys => {
-            let told = format!("keygate: quota of {} keys{} is reached", bound.limit, bound.place());
-            Status::new(code, told.chars().take(300).collect::<String>())
-        }
+        Refusal::QuotaReached(bound) => quotas::refused(code, text, bound),
         Refusal::BundleUnusable(_)
         | Refusal::BundlePartTooLarge { .. }
         | Refusal::BundleTooLarge { .. }

@@ -6,8 +6,10 @@
 mod support;
 
 use keygate_proto::etcdserverpb as pb;
+use keygate_proto::rpc::{QuotaFailure, Status as Details};
 use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
+use prost::Message as _;
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -129,6 +131,59 @@ async fn a_tenant_lives_within_its_quotas_and_always_finds_a_way_out() {
         for kind in ["keys", "bytes", "history_bytes"] {
             assert_eq!(quota[kind]["used"], quota[kind]["counted"], "{quota:#}");
         }
+    }
+}
+
+/// A refusal says in its details which quota it met, and in no word when to come again.
+#[tokio::test]
+async fn a_refusal_names_its_quota_over_the_wire() {
+    let server = Server::start(&[]);
+    let (pay, _) = tenant(&server, "pay").await;
+    answer(&server, &["quota", "set", "pay", "--keys", "3", "--bytes", "100"]);
+    answer(&server, &["quota", "set", "pay", "--prefix", "one/", "--keys", "1"]);
+    answer(&server, &["quota", "set", "pay", "--prefix", "past/", "--history-bytes", "10"]);
+    for key in ["one/a", "past/a", "past/a", "c"] {
+        put(&pay, key, "1", 0).await.unwrap();
+    }
+    let long = "v".repeat(100);
+    for (key, value, text, subject, description) in [
+        ("d", "1", "keygate: quota of 3 keys is reached", "keys", "delete keys: 3 of 3 keys are used"),
+        (
+            "c",
+            long.as_str(),
+            "etcdserver: mvcc: database space exceeded",
+            "bytes",
+            "delete keys, or write less: 15 of 100 bytes are used",
+        ),
+        (
+            "past/a",
+            "1",
+            "etcdserver: mvcc: database space exceeded",
+            "history-bytes under `past/`",
+            "compact: 7 of 10 history-bytes are used under `past/`",
+        ),
+        (
+            "one/b",
+            "1",
+            "keygate: quota of 1 keys under `one/` is reached",
+            "keys under `one/`",
+            "delete keys: 1 of 1 keys are used under `one/`",
+        ),
+    ] {
+        if key == "one/b" {
+            // Else the quota of the whole keyspace stands before it.
+            assert_eq!(delete(&pay, "c").await, 1);
+        }
+        let status = put(&pay, key, value, 0).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, text), "{key}");
+        assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "-1", "{key}");
+        let told = Details::decode(status.details()).unwrap();
+        assert_eq!((told.code, told.message.as_str()), (Code::ResourceExhausted as i32, text), "{key}");
+        let urls: Vec<_> = told.details.iter().map(|any| any.type_url.as_str()).collect();
+        assert_eq!(urls, ["type.googleapis.com/google.rpc.QuotaFailure"], "{key}");
+        let failure = QuotaFailure::decode(told.details[0].value.as_slice()).unwrap();
+        let told: Vec<_> = failure.violations.iter().map(|it| (&*it.subject, &*it.description)).collect();
+        assert_eq!(told, [(subject, description)], "{key}");
     }
 }
 
