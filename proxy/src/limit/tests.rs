@@ -133,6 +133,33 @@ fn a_burst_is_exact_however_many_threads_ask() {
     assert!((990..=1000 + slow).contains(&(alice + bob)) && alice <= 700 + slow && bob <= 700 + slow);
 }
 
+/// By the clock on the wall, to see that the right clock is asked. How exact the limiter is, `gcra/accuracy.rs` tells: here
+/// what this thread sleeps through beyond the bucket is lost to it, so the lower bar is wide; nothing excuses too much.
+#[test]
+fn a_rate_holds_by_the_clock_on_the_wall() {
+    const RATE: u64 = 1000;
+    let limiter = Limiter::new(LimitRules {
+        any_tenant: TenantRules {
+            user: rules(|it| it.rates[RateRule::Writes as usize] = rate(RATE, RATE)),
+            ..TenantRules::default()
+        },
+        ..LimitRules::default()
+    });
+    let account = find(&limiter, 2, "pay", "alice");
+    let (begin, mut passed) = (Instant::now(), 0);
+    // Asked again within what the bucket holds, unless the machine is very busy.
+    while begin.elapsed() < 3 * SECOND {
+        passed += passing(&limiter, &account, "k");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let took = begin.elapsed().as_secs_f64();
+    // The burst, and what flowed in.
+    let expected = RATE as f64 * (1.0 + took);
+    println!("{passed} of {expected:.0} in {took:.3} s");
+    assert!(passed as f64 <= expected * 1.01, "{passed} of {expected}");
+    assert!(passed as f64 >= expected * 0.9, "{passed} of {expected}");
+}
+
 #[test]
 fn a_prefix_has_its_own_rate_for_whoever_touches_it() {
     let hot = rules(|it| it.rates[RateRule::Writes as usize] = rate(1, 3));
