@@ -24,7 +24,7 @@ use crate::accept::{
 };
 use crate::config::{Config, ListenUrl, Mode, Scheme};
 use crate::http::{Endpoints, EngineCondition, Pages};
-use crate::identify::{Identifier, Issuers, PasswordPool};
+use crate::identify::{Identifier, Issuers, Lockout, PasswordPool};
 use crate::limit::{Limiter, LimitsFile};
 use crate::metrics::Metrics;
 use crate::notify::State;
@@ -60,7 +60,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let certificates = pki::prepare(&config, SystemTime::now().into())?;
     let passwords = PasswordPool::start(config.own.password_threads, config.bcrypt_cost)?;
-    let identifier = Arc::new(Identifier::new(settings::tokens(&config.auth_token)?, passwords));
+    let lockout = Arc::new(Lockout::new(config.own.login_lockout, std::time::Instant::now()));
+    let identifier = Identifier::new(settings::tokens(&config.auth_token)?, passwords);
+    let identifier = Arc::new(identifier.locking_out(lockout.clone()));
     let first = match config.mode {
         Mode::Keygate => bootstrap::ensure_root(&config, &engine, &identifier, certificates.as_ref()).await?,
         Mode::Etcd => None,
@@ -71,6 +73,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
 
     let metrics = Arc::new(Metrics::of(policies.clone()));
+    // Fresh, so nobody has set it.
+    let _first = metrics.lockout.set(lockout);
     if let Some(tls) = tls.as_ref().filter(|_| config.identity_rules_file.is_some()) {
         identifier.trust(Issuers::start(tls.clone())?);
     }

@@ -93,6 +93,56 @@ async fn a_flood_of_logins_is_refused_and_holds_up_nobody_else() {
     assert!(after < 40 * alone, "a login alone took {alone:?}, one after the flood {after:?}");
 }
 
+/// After too many wrong passwords neither the right one helps, nor is anything compared; who comes from elsewhere does not
+/// notice, and a new password lets in again. To whoever tries, it looks like a wrong password.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn wrong_passwords_lock_out_who_sends_them_and_nobody_else() {
+    let server = Server::start(&["--bcrypt-cost", "12", "--login-lockout-threshold", "3"]);
+    let root = server.named("root").await;
+    AuthClient::new(root.channel.clone()).user_add(add("a")).await.unwrap();
+    let nobody = server.caller(Shown::default()).await;
+    let mut answers = Vec::new();
+    let start = Instant::now();
+    for name in ["a", "never-made"] {
+        for password in ["w-1", "w-2", "w-3"] {
+            answers.push(login_as(&nobody, name, password).await.unwrap_err());
+        }
+    }
+    let compared = start.elapsed() / 6;
+    let start = Instant::now();
+    for (name, password) in [("a", "p"), ("a", "w-4"), ("never-made", "p")] {
+        answers.push(login_as(&nobody, name, password).await.unwrap_err());
+    }
+    let refused = start.elapsed() / 3;
+    // They cannot be told apart by what they say; nor, as far as a machine keeps time, by how long they take.
+    for status in &answers {
+        assert_eq!(status.code(), answers[0].code());
+        assert_eq!(status.message(), "etcdserver: authentication failed, invalid user ID or password");
+        assert_eq!(status.metadata().clone().into_headers().get("x-ratelimit-limit"), None);
+    }
+    assert!(refused * 3 > compared, "a comparison took {compared:?}, a refusal {refused:?}");
+    let log = server.logs(&["too many wrong passwords", "\"user\":\"a\""]).await;
+    assert!(!log.contains("w-3"), "{log}");
+    server.logs(&["too many wrong passwords", "(no such user)"]).await;
+    let page = server.page("/metrics").await;
+    assert!(page.contains("keygate_login_lockouts_total{for=\"address\"} 2"), "{page}");
+    assert!(page.contains("keygate_login_lockout_refusals_total 3"), "{page}");
+    // Other users of that address, and the same user of another one.
+    assert!(login_as(&nobody, "b", "w").await.is_err());
+    let elsewhere = server.stranger_from([127, 0, 0, 2].into()).await;
+    login_as(&elsewhere, "a", "p").await.unwrap();
+    assert!(login_as(&nobody, "a", "p").await.is_err(), "a success elsewhere lets in nobody here");
+    AuthClient::new(root.channel.clone()).user_change_password(change("a")).await.unwrap();
+    login_as(&nobody, "a", "q").await.unwrap();
+}
+
+async fn login_as(caller: &Caller, name: &str, password: &str) -> Result<String, tonic::Status> {
+    let login = pb::AuthenticateRequest { name: name.to_owned(), password: password.to_owned() };
+    let answer = AuthClient::new(caller.channel.clone()).authenticate(login).await?;
+    Ok(answer.into_inner().token)
+}
+
 /// What a wrong password is answered with.
 async fn login(caller: &Caller) -> String {
     let login = pb::AuthenticateRequest { name: "root".into(), password: "wrong".into() };

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 const LINES_PER_SECOND: u32 = 20;
 
 #[derive(Default)]
-pub(super) struct LogBudget(Mutex<Option<Window>>);
+pub(crate) struct LogBudget(Mutex<Option<Window>>);
 
 struct Window {
     began: Instant,
@@ -17,13 +17,13 @@ struct Window {
 
 /// May a line be written, and how many were not since the last?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Line {
+pub(crate) enum Line {
     Write { left_out: u64 },
     LeaveOut,
 }
 
 impl LogBudget {
-    pub(super) fn ask(&self, now: Instant) -> Line {
+    pub(crate) fn ask(&self, now: Instant) -> Line {
         let mut slot = self.0.lock();
         let window = slot.get_or_insert(Window { began: now, lines: 0, left_out: 0 });
         if now.saturating_duration_since(window.began) >= Duration::from_secs(1) {

@@ -26,6 +26,7 @@ pub use acceptor::{Acceptor, Listening};
 pub use connection::HttpLimits;
 pub use handler::{Handler, Served, Stages};
 pub use listener::{BindError, Endpoint, bind};
+pub(crate) use log_budget::{Line as LogLine, LogBudget};
 pub use strangers::Strangers;
 pub use worker::{Drain, MakeHandler, Shared, Workers};
 

@@ -10,6 +10,7 @@ use super::{
     url::Url,
     values::{self, Parsed},
 };
+use crate::identify::LockoutRules;
 
 /// Where and how the operational log is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +118,7 @@ pub(crate) struct Draft {
     pub policy_keys: Vec<PathBuf>,
     pub policy_keys_needed: u32,
     pub password_threads: u32,
+    pub login_lockout: LockoutRules,
     pub shutdown_grace: Duration,
     pub limits_file: Option<PathBuf>,
 }
@@ -217,6 +219,7 @@ impl Draft {
             policy_keys: Vec::new(),
             policy_keys_needed: 0,
             password_threads: 0,
+            login_lockout: LockoutRules::default(),
             shutdown_grace: Duration::ZERO,
             limits_file: None,
         }

@@ -31,6 +31,7 @@ pub use self::{
 
 pub(crate) use self::show::help_text_of;
 
+use crate::identify::LockoutRules;
 use crate::limit::LimitRules;
 
 /// A duration as settings have it, such as `300ms` or `1h30m`. The error says so.
@@ -237,6 +238,7 @@ pub struct Own {
     pub handshake_timeout: Duration,
     pub max_unauthenticated_connections: u32,
     pub password_threads: NonZeroUsize,
+    pub login_lockout: LockoutRules,
     /// Bytes of events that a watch may be owed before it is ended; 0 is any number.
     pub watch_backlog: u64,
     /// Bytes of events that may wait in memory for the watch streams of one tenant.

@@ -7,8 +7,10 @@
 
 mod connection;
 mod directory;
+mod guard;
 pub mod issuers;
 mod jwt;
+mod lockout;
 mod password;
 pub mod rules;
 mod simple_token;
@@ -18,6 +20,7 @@ pub use connection::{ConnectionIdentity, Lapse, Proof, Shown};
 pub use directory::{Directory, keyspace_of_login, user_of_login};
 pub use issuers::Issuers;
 pub use jwt::{JwtKeyError, JwtKeys};
+pub use lockout::{Lockout, LockoutRules};
 pub use password::{MAX_COST, PasswordPool, cost_of};
 pub use rules::Named;
 pub use simple_token::SimpleTokens;
@@ -28,12 +31,15 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use keygate_core::{
-    AuthTables, Caller, Evidence, Groups, KeyspaceId, PasswordHash, Refusal, Secret, Tenant, User,
+    AuthTables, Caller, DEFAULT_TENANT, Evidence, Groups, KeyspaceId, PasswordHash, Refusal, Secret, Tenant,
+    User,
 };
 
 use connection::Remembered;
+use guard::{Guard, Who};
 use issuers::Verified;
 use jwt::Claims;
+use lockout::{Attempt, Name};
 use password::Expected;
 use rules::TenantOf;
 use simple_token::Holder;
@@ -50,13 +56,21 @@ pub struct Identifier {
     /// Whose tokens are taken besides; set once there are rules that could name some.
     issuers: OnceLock<Issuers>,
     passwords: PasswordPool,
+    /// None: in tests.
+    lockout: Option<Arc<Lockout>>,
     /// Which user an unknown one is taken for; nobody outside can tell.
     stand_ins: ahash::RandomState,
 }
 
 impl Identifier {
     pub fn new(tokens: Tokens, passwords: PasswordPool) -> Self {
-        Self { tokens, issuers: OnceLock::new(), passwords, stand_ins: ahash::RandomState::new() }
+        let stand_ins = ahash::RandomState::new();
+        Self { tokens, issuers: OnceLock::new(), passwords, lockout: None, stand_ins }
+    }
+
+    /// After too many wrong passwords, refuses logins without comparing.
+    pub fn locking_out(self, lockout: Arc<Lockout>) -> Self {
+        Self { lockout: Some(lockout), ..self }
     }
 
     /// Takes tokens of these issuers, too. To be called once, before the first request.
@@ -256,7 +270,8 @@ impl Identifier {
         }
     }
 
-    /// etcd's `Authenticate`. Takes as long for a user who does not exist as for a wrong password.
+    /// etcd's `Authenticate`. Takes as long for a user who does not exist, or who is locked out, as for a wrong
+    /// password.
     pub async fn authenticate(
         &self,
         asker: Asker,
@@ -277,7 +292,24 @@ impl Identifier {
             },
             None => Expected::Nothing { like: self.stand_in(auth, name) },
         };
-        let right = self.passwords.verify(asker, expected, password).await?;
+        let who = Name {
+            keyspace,
+            user: name,
+            credential_revision: user.as_ref().map(|user| user.credential_revision),
+        };
+        let guard = match self.attempt(who, asker) {
+            Some((lockout, attempt)) if lockout.refuses(attempt, Instant::now()) => {
+                self.passwords.pretend(&expected).await;
+                return Err(Refusal::AuthFailed);
+            }
+            Some((lockout, attempt)) => {
+                let tenant = tenant.map_or(DEFAULT_TENANT, |tenant| tenant.name.as_str()).into();
+                let user = user.as_ref().map(|user| user.name.as_str().into());
+                Guard::new(lockout.clone(), attempt, Who { tenant, user, peer: asker.connection })
+            }
+            None => Guard::none(),
+        };
+        let right = self.passwords.verify(asker, expected, password, guard).await?;
         let user = match user {
             Some(user) if right => user,
             Some(_) | None => return Err(Refusal::AuthFailed),
@@ -290,6 +322,11 @@ impl Identifier {
 }
 
 impl Identifier {
+    fn attempt(&self, name: Name<'_>, asker: Asker) -> Option<(&Arc<Lockout>, Attempt)> {
+        let lockout = self.lockout.as_ref()?;
+        Some((lockout, lockout.attempt(name, asker.source)))
+    }
+
     /// The hash of a user whose login takes as long as that of one called `name` would, if there were
     /// one: hashes can be of several costs. The same for each try.
     fn stand_in(&self, auth: &AuthTables, name: &str) -> Option<PasswordHash> {

@@ -10,8 +10,10 @@ mod line;
 pub use cost::{MAX_COST, cost_of};
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bcrypt::Version;
 use keygate_core::{PasswordHash, Refusal, Secret};
@@ -19,6 +21,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::Asker;
+use super::guard::Guard;
 use line::{Full, Line, OF_CONNECTION};
 
 /// In line for each thread, of work of bcrypt's default cost, 10: that takes 50 ms, so the last waits
@@ -37,6 +40,8 @@ pub struct PasswordPool {
 struct Work {
     state: Mutex<State>,
     changed: Condvar,
+    /// What the last comparison took in microseconds, by its cost.
+    took: [AtomicU32; 32],
 }
 
 struct State {
@@ -45,7 +50,7 @@ struct State {
 }
 
 enum Job {
-    Verify { expected: Expected, password: Secret, answer: oneshot::Sender<bool> },
+    Verify { expected: Expected, password: Secret, guard: Guard, answer: oneshot::Sender<bool> },
     Hash { password: Secret, cost: u32, answer: oneshot::Sender<Result<PasswordHash, Refusal>> },
 }
 
@@ -74,7 +79,8 @@ impl PasswordPool {
         let work_in_time = (LINE_PER_THREAD << 10).checked_shr(cost).unwrap_or(0);
         let limit = work_in_time.max(OF_CONNECTION).saturating_mul(threads.get());
         let state = State { line: Line::new(limit, Job::is_gone), ended: false };
-        let work = Arc::new(Work { state: Mutex::new(state), changed: Condvar::new() });
+        let took = [const { AtomicU32::new(0) }; 32];
+        let work = Arc::new(Work { state: Mutex::new(state), changed: Condvar::new(), took });
         let decoy = Arc::new(OnceLock::new());
         for index in 0..threads.get() {
             let (work, decoy) = (work.clone(), decoy.clone());
@@ -83,16 +89,28 @@ impl PasswordPool {
         Ok(Self { work, cost })
     }
 
-    /// Whether `password` is what is expected.
+    /// Whether `password` is what is expected. `guard` is asked when its turn has come, and told what came of it.
     pub(super) async fn verify(
         &self,
         asker: Asker,
         expected: Expected,
         password: Secret,
+        guard: Guard,
     ) -> Result<bool, Refusal> {
         let (answer, result) = oneshot::channel();
-        self.submit(asker, Job::Verify { expected, password, answer })?;
+        self.submit(asker, Job::Verify { expected, password, guard, answer })?;
         result.await.map_err(|_| GAVE_WAY)
+    }
+
+    /// Waits about as long as a comparison takes when nobody else is in line, and takes nobody's time.
+    pub(super) async fn pretend(&self, expected: &Expected) {
+        let hash = match expected {
+            Expected::Of(hash) => Some(hash),
+            Expected::Nothing { like } => like.as_ref(),
+        };
+        let cost = hash.and_then(|hash| cost_of(&hash.0)).filter(|cost| *cost <= self.cost.max(MAX_COST));
+        let took = self.work.took_at(cost.unwrap_or(self.cost)).load(Relaxed);
+        tokio::time::sleep(Duration::from_micros(took.into())).await;
     }
 
     /// Whether a password can be hashed at all, without doing it. One over 72 bytes is refused: bcrypt
@@ -127,6 +145,10 @@ impl Drop for PasswordPool {
 }
 
 impl Work {
+    fn took_at(&self, cost: u32) -> &AtomicU32 {
+        &self.took[cost as usize % self.took.len()]
+    }
+
     /// None: the pool was dropped.
     fn next(&self) -> Option<Job> {
         let mut state = self.state.lock();
@@ -148,7 +170,10 @@ impl Work {
         while let Some(job) = self.next() {
             match job {
                 job if job.is_gone() => {}
-                Job::Verify { expected, password, answer } => {
+                Job::Verify { guard, answer, .. } if guard.refuses() => {
+                    let _gone = answer.send(false);
+                }
+                Job::Verify { expected, password, guard, answer } => {
                     let (known, hash) = match expected {
                         Expected::Of(hash) => (true, Some(hash)),
                         Expected::Nothing { like } => (false, like),
@@ -157,8 +182,12 @@ impl Work {
                     let hash = hash.filter(|hash| cost_of(&hash.0).is_some_and(|cost| cost <= limit));
                     let comparable = known && hash.is_some();
                     let hash = hash.map_or_else(|| decoy.clone(), |hash| hash.0);
-                    let right = bcrypt::verify(password.expose(), &hash).unwrap_or(false);
-                    let _gone = answer.send(comparable && right);
+                    let began = Instant::now();
+                    let right = comparable & bcrypt::verify(password.expose(), &hash).unwrap_or(false);
+                    let took = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
+                    self.took_at(cost_of(&hash).unwrap_or(cost)).store(took, Relaxed);
+                    guard.told(right);
+                    let _gone = answer.send(right);
                 }
                 Job::Hash { password, cost, answer } => {
                     let _gone = answer.send(self::hash(password.expose(), cost));
@@ -184,10 +213,15 @@ fn hash(password: &str, cost: u32) -> Result<PasswordHash, Refusal> {
 mod tests {
     use super::*;
     use std::net::SocketAddr;
-    use std::time::{Duration, Instant};
 
     fn pool(cost: u32) -> PasswordPool {
         PasswordPool::start(NonZeroUsize::MIN, cost).unwrap()
+    }
+
+    impl PasswordPool {
+        async fn compare(&self, asker: Asker, expected: Expected, password: Secret) -> Result<bool, Refusal> {
+            self.verify(asker, expected, password, Guard::none()).await
+        }
     }
 
     fn asker(port: u16) -> Asker {
@@ -207,12 +241,12 @@ mod tests {
         let pool = pool(4);
         let hash = pool.hash(asker(1), secret("swordfish")).await.unwrap();
         assert!(hash.0.starts_with("$2a$04$"));
-        assert!(pool.verify(asker(1), Expected::Of(hash.clone()), secret("swordfish")).await.unwrap());
-        assert!(!pool.verify(asker(1), Expected::Of(hash), secret("Swordfish")).await.unwrap());
-        assert!(!pool.verify(asker(1), unknown(), secret("decoy")).await.unwrap());
+        assert!(pool.compare(asker(1), Expected::Of(hash.clone()), secret("swordfish")).await.unwrap());
+        assert!(!pool.compare(asker(1), Expected::Of(hash), secret("Swordfish")).await.unwrap());
+        assert!(!pool.compare(asker(1), unknown(), secret("decoy")).await.unwrap());
         assert!(
             !pool
-                .verify(asker(1), Expected::Of(PasswordHash("nonsense".to_owned())), secret("x"))
+                .compare(asker(1), Expected::Of(PasswordHash("nonsense".to_owned())), secret("x"))
                 .await
                 .unwrap()
         );
@@ -222,7 +256,7 @@ mod tests {
     async fn a_hash_made_by_go_is_understood() {
         // golang.org/x/crypto/bcrypt's own test vector.
         let hash = PasswordHash("$2a$10$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga".to_owned());
-        assert!(pool(4).verify(asker(1), Expected::Of(hash), secret("allmine")).await.unwrap());
+        assert!(pool(4).compare(asker(1), Expected::Of(hash), secret("allmine")).await.unwrap());
     }
 
     #[tokio::test]
@@ -235,7 +269,7 @@ mod tests {
     async fn time(pool: &PasswordPool, expected: impl Fn() -> Expected) -> Duration {
         let start = Instant::now();
         for _ in 0..5 {
-            assert!(!pool.verify(asker(1), expected(), secret("wrong")).await.unwrap());
+            assert!(!pool.compare(asker(1), expected(), secret("wrong")).await.unwrap());
         }
         start.elapsed()
     }
@@ -254,7 +288,7 @@ mod tests {
         let like = time(&pool, || Expected::Nothing { like: Some(cheap.clone()) }).await;
         assert!(like < none / 2 && known < none / 2, "like {like:?}, known {known:?}, none {none:?}");
         assert!(
-            !pool.verify(asker(1), Expected::Nothing { like: Some(cheap) }, secret("right")).await.unwrap()
+            !pool.compare(asker(1), Expected::Nothing { like: Some(cheap) }, secret("right")).await.unwrap()
         );
     }
 
@@ -263,7 +297,7 @@ mod tests {
     async fn a_hash_of_unbounded_cost_is_not_computed() {
         let hash = "$2a$31$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga";
         let pool = pool(4);
-        let verified = pool.verify(asker(1), Expected::Of(PasswordHash(hash.to_owned())), secret("x"));
+        let verified = pool.compare(asker(1), Expected::Of(PasswordHash(hash.to_owned())), secret("x"));
         assert!(!tokio::time::timeout(Duration::from_secs(20), verified).await.unwrap().unwrap());
     }
 
@@ -275,7 +309,8 @@ mod tests {
         let mut refused = 0;
         for _ in 0..400 {
             let (answer, result) = oneshot::channel();
-            let job = Job::Verify { expected: unknown(), password: secret("x"), answer };
+            let job =
+                Job::Verify { expected: unknown(), password: secret("x"), guard: Guard::none(), answer };
             match pool.submit(asker(1), job) {
                 Ok(()) => flood.push(result),
                 Err(refusal) => {
@@ -286,7 +321,7 @@ mod tests {
         }
         assert!(refused >= 400 - OF_CONNECTION - 2, "{refused} refused");
         // Two of the flood are done before it at most: the one under way, and one whose turn it is.
-        assert!(!pool.verify(asker(2), unknown(), secret("x")).await.unwrap());
+        assert!(!pool.compare(asker(2), unknown(), secret("x")).await.unwrap());
         let done = flood.iter_mut().filter_map(|result| result.try_recv().ok()).count();
         assert!(done < flood.len() - 2, "{done} of {} were first", flood.len());
     }

@@ -11,6 +11,7 @@ mod exposition;
 mod health;
 mod latency;
 mod limits;
+mod lockouts;
 mod process;
 mod requests;
 mod rpc;
@@ -27,6 +28,7 @@ pub(crate) use latency::{Latency, LatencyTotals};
 
 use crate::cli::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::http::Readers;
+use crate::identify::Lockout;
 use crate::limit::Limiter;
 use crate::policies::Policies;
 use crate::rpc::meter::RpcCounters;
@@ -47,6 +49,8 @@ pub struct Metrics {
     pub policies: Option<Arc<Policies>>,
     /// Set once, when the server starts.
     pub limiter: OnceLock<Arc<Limiter>>,
+    /// Likewise.
+    pub lockout: OnceLock<Arc<Lockout>>,
 }
 
 /// What the page shows that others know.
@@ -103,6 +107,9 @@ impl Metrics {
         }
         if let Some(limiter) = self.limiter.get() {
             limits::write(&mut page, limiter, moment.readers);
+        }
+        if let Some(lockout) = self.lockout.get() {
+            lockouts::write(&mut page, lockout);
         }
         process::write(&mut page);
         page.finish()

@@ -22,7 +22,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::service::interceptor::InterceptedService;
@@ -194,8 +194,19 @@ impl Server {
         self.dial(self.client(shown.certificate), "localhost", shown.token).await
     }
 
-    async fn dial(
+    /// Somebody who has shown nothing and comes from this address of the loopback.
+    #[cfg(target_os = "linux")]
+    pub(crate) async fn stranger_from(&self, ip: std::net::Ipv4Addr) -> Caller {
+        self.dial_from(Some(ip), self.client(None), "localhost", None).await
+    }
+
+    async fn dial(&self, config: rustls::ClientConfig, host: &'static str, token: Option<String>) -> Caller {
+        self.dial_from(None, config, host, token).await
+    }
+
+    async fn dial_from(
         &self,
+        source: Option<std::net::Ipv4Addr>,
         mut config: rustls::ClientConfig,
         host: &'static str,
         token: Option<String>,
@@ -206,7 +217,11 @@ impl Server {
         let connect = tower::service_fn(move |_: http::Uri| {
             let connector = connector.clone();
             async move {
-                let stream = TcpStream::connect(address).await?;
+                let socket = TcpSocket::new_v4()?;
+                if let Some(source) = source {
+                    socket.bind((source, 0).into())?;
+                }
+                let stream = socket.connect(address).await?;
                 // As gRPC's own clients: else a value that fills no packet waits 40 ms for the one before it.
                 stream.set_nodelay(true)?;
                 let name = ServerName::try_from(host).map_err(std::io::Error::other)?;

@@ -9,6 +9,7 @@ use crate::config::{
     problem::Problem,
     values,
 };
+use crate::identify::LockoutRules;
 
 /// etcd's default quota, and the size up to which it recommends to go.
 const DEFAULT_QUOTA: u64 = 2 << 30;
@@ -144,6 +145,29 @@ impl Resolver<'_> {
         Log { rotation: Some(rotation), ..log }
     }
 
+    fn login_lockout(&mut self, rules: LockoutRules) -> LockoutRules {
+        if rules.threshold > 0 || rules.user_threshold > 0 {
+            for (flag, time) in [
+                ("login-lockout-duration", rules.duration),
+                ("login-lockout-counter-reset", rules.counter_reset),
+            ] {
+                if time < Duration::from_secs(1) {
+                    self.problem(
+                        flag,
+                        "at least one second is needed; a threshold of 0 turns the lockout off",
+                    );
+                }
+            }
+        }
+        if rules.user_threshold > 0 && rules.user_threshold < rules.threshold {
+            self.problem(
+                "login-lockout-user-threshold",
+                "is below login-lockout-threshold, which could never be reached",
+            );
+        }
+        rules
+    }
+
     pub(super) fn own(&mut self, draft: &Draft) -> Own {
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let count = |number: u32, otherwise: usize| {
@@ -173,6 +197,7 @@ impl Resolver<'_> {
             handshake_timeout: draft.handshake_timeout,
             max_unauthenticated_connections: draft.max_unauthenticated,
             password_threads: count(draft.password_threads, password_threads(cores.get())),
+            login_lockout: self.login_lockout(draft.login_lockout),
             watch_backlog: draft.watch_backlog,
             watch_memory: draft.watch_memory,
             metrics_tenants: draft.metrics_tenants,

@@ -39,6 +39,32 @@ pub(super) const FLAGS: &[Flag] = &[
         "Threads that hash passwords; 0 is one for every four cores, at least one.",
     )
     .sets(|draft, text| draft::put(&mut draft.password_threads, values::unsigned32(text))),
+    // Vault's five are soon used up where several programs of one machine log in as one user.
+    own(
+        "login-lockout-threshold",
+        Kind::Unsigned,
+        "0",
+        "Wrong passwords for a user from one address (of IPv6 from one /64) after which logins as that user from there are refused for a while, right or wrong; 0 is any number.",
+    )
+    .keygate_default("10")
+    .sets(|draft, text| draft::put(&mut draft.login_lockout.threshold, values::unsigned32(text))),
+    own(
+        "login-lockout-user-threshold",
+        Kind::Unsigned,
+        "0",
+        "The same for wrong passwords from all addresses together; 0 is any number. With it, strangers can lock a user out.",
+    )
+    .sets(|draft, text| draft::put(&mut draft.login_lockout.user_threshold, values::unsigned32(text))),
+    // Ten guesses in five minutes are 2880 a day; who mistypes does not wait for long.
+    own("login-lockout-duration", Kind::Duration, "5m", "How long logins are refused then.")
+        .sets(|draft, text| draft::put(&mut draft.login_lockout.duration, values::duration(text))),
+    own(
+        "login-lockout-counter-reset",
+        Kind::Duration,
+        "15m",
+        "Wrong passwords are forgotten so long after the last one.",
+    )
+    .sets(|draft, text| draft::put(&mut draft.login_lockout.counter_reset, values::duration(text))),
     // A quarter of the store's default quota: whoever is owed that much does not read.
     own(
         "watch-backlog-bytes",

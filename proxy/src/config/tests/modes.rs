@@ -54,3 +54,20 @@ fn called_as_etcd_the_flags_decide() {
         ClientTls::SelfSigned { validity_years: 1 }
     );
 }
+
+#[test]
+fn logins_are_locked_out_by_keygate_and_not_by_etcd() {
+    let lockout = |mode, words: &[&str]| loaded(mode, words, &[]).unwrap().config.own.login_lockout;
+    let (minute, keygate) = (std::time::Duration::from_secs(60), lockout(Mode::Keygate, &[]));
+    assert_eq!((keygate.threshold, keygate.user_threshold), (10, 0));
+    assert_eq!((keygate.duration, keygate.counter_reset), (5 * minute, 15 * minute));
+    assert_eq!(lockout(Mode::Etcd, &[]).threshold, 0);
+    assert_eq!(lockout(Mode::Etcd, &["--login-lockout-threshold=3"]).threshold, 3);
+    for (words, place) in [
+        (&["--login-lockout-duration=10ms"][..], "--login-lockout-duration: at least one second"),
+        (&["--login-lockout-counter-reset=0s"], "--login-lockout-counter-reset: at least one second"),
+        (&["--login-lockout-user-threshold=9"], "--login-lockout-user-threshold: is below"),
+    ] {
+        assert!(refused(Mode::Keygate, words, &[]).contains(place), "{words:?}");
+    }
+}
