@@ -8,6 +8,7 @@ use crate::auth::KeyspaceId;
 use crate::caller::{Caller, Groups, Origin};
 use crate::policy::{Decision, Fence, Policy};
 use crate::range::KeyRange;
+use crate::sight::Sight;
 use crate::tenant::TenantName;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -156,6 +157,14 @@ pub enum Ruling {
     Silent,
 }
 
+/// What rows say of a read whose answer may leave out keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SightRuling {
+    /// [`Ruling::Deny`]: a row refuses the whole, or all of it is hidden. Else what is said of the keys that are not.
+    pub ruling: Ruling,
+    pub sight: Sight,
+}
+
 /// A compiled bundle.
 ///
 /// # Contract
@@ -167,6 +176,8 @@ pub trait Rules: Send + Sync {
     fn knows(&self, asking: &Asking<'_>) -> bool;
     /// [`Ruling::Allow`]: rows allow **every** key of `range`; [`Ruling::Deny`]: a row denies one of them.
     fn keys(&self, asking: &Asking<'_>, action: KeyAction, range: &KeyRange) -> Ruling;
+    /// The same for a read, where rows that would rather hide their keys than refuse the whole may do so.
+    fn sight(&self, asking: &Asking<'_>, range: &KeyRange) -> SightRuling;
     fn admin(&self, asking: &Asking<'_>, verb: AdminVerb) -> Ruling;
     /// When, after `asking.now`, rulings about keys may change for this caller because time passes.
     fn until(&self, asking: &Asking<'_>, action: KeyAction) -> Option<i64>;
@@ -264,6 +275,13 @@ impl Policy for InForce<'_> {
             None => own(),
             Some((rules, asking)) => joined(rules.keys(&asking, action, range), own),
         }
+    }
+
+    fn sight(&self, caller: &Caller, range: &KeyRange) -> Option<Sight> {
+        let Some((rules, asking)) = self.asking(caller) else { return self.tables.sight(caller, range) };
+        let SightRuling { ruling, sight } = rules.sight(&asking, range);
+        let own = || self.tables.decide_keys(caller, KeyAction::Read, range);
+        (joined(ruling, own) == Decision::Allow).then_some(sight)
     }
 
     fn decide_other(&self, caller: &Caller, access: &Access) -> Decision {

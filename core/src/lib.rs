@@ -22,6 +22,7 @@ mod walk;
 mod bundle;
 mod permit;
 mod policy;
+mod sight;
 
 mod answer;
 mod limited;
@@ -38,7 +39,7 @@ pub use auth::{
 };
 pub use bundle::{
     Asking, BUNDLE_BYTES, BUNDLE_PART, BundleAbout, BundleDigest, Denial, InForce, PlatformPolicy,
-    PolicyAnswer, PolicyChange, PolicyQuestion, PolicyRevision, Rules, Ruling, StoredBundle,
+    PolicyAnswer, PolicyChange, PolicyQuestion, PolicyRevision, Rules, Ruling, SightRuling, StoredBundle,
 };
 pub use caller::{Caller, ConnectionKind, Evidence, Groups, Origin};
 pub use check::{Limits, Nesting, some_key};
@@ -57,6 +58,7 @@ pub use quota::{
 };
 pub use range::KeyRange;
 pub use refusal::Refusal;
+pub use sight::{Sight, Stretch};
 pub use tenant::{
     DEFAULT_TENANT, MAX_TENANT_HOSTS, Tenant, TenantChange, TenantCreate, TenantInfo, TenantName,
     TenantState, host_name,

@@ -345,6 +345,17 @@ impl<V> Operation<V> {
         matches!(self, Self::PolicyChange(_) | Self::PolicyAsk(_))
     }
 
+    /// A read of many keys that can be answered as if some of them did not exist. Within a txn none can: what it
+    /// writes may hang on what it read.
+    pub fn can_leave_out_keys(&self) -> bool {
+        let range = match self {
+            Self::Range(range) | Self::RangeStream(range) => &range.range,
+            Self::Watch(watch) => &watch.range,
+            _ => return false,
+        };
+        !matches!(range, KeyRange::Single(_))
+    }
+
     /// True when it changes state and therefore goes through the log. A txn of only reads does not.
     pub fn is_write(&self) -> bool {
         match self {

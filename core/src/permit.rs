@@ -11,6 +11,7 @@ use crate::operation::{LeaseId, Operation};
 use crate::policy::{Decision, Fence, LeaseKeys, Policy};
 use crate::range::KeyRange;
 use crate::refusal::Refusal;
+use crate::sight::Sight;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -46,6 +47,8 @@ pub struct Permit<V> {
     /// None for internal work: no change of policy makes it stale.
     fence: Option<Fence>,
     leases: SmallVec<[LeaseFence; 1]>,
+    /// Which of the keys that it reads may be told.
+    sight: Sight,
     operation: Operation<V>,
 }
 
@@ -63,6 +66,7 @@ pub struct PermitParts<V> {
     pub subject: Subject,
     pub fence: Option<Fence>,
     pub leases: SmallVec<[LeaseFence; 1]>,
+    pub sight: Sight,
     pub operation: Operation<V>,
 }
 
@@ -80,7 +84,9 @@ impl<V> Permit<V> {
     ) -> Result<Self, Refusal> {
         let mut fences = SmallVec::new();
         let age = || check_age(caller, store_auth_revision);
-        decide_all(&Asked { policy, leases, caller, age: &age }, &operation, &mut fences)?;
+        let can_leave_out = operation.can_leave_out_keys();
+        let asked = Asked { policy, leases, caller, age: &age, can_leave_out };
+        let sight = decide_all(&asked, &operation, &mut fences)?;
         let name = match caller {
             Caller::Anonymous { .. } => None,
             Caller::User { name, .. } => Some(name.clone()),
@@ -90,13 +96,21 @@ impl<V> Permit<V> {
             subject: Subject::Caller(name),
             fence: Some(policy.fence()),
             leases: fences,
+            sight,
             operation,
         })
     }
 
     /// For work without a caller. The reason is logged with it.
     pub fn internal(reason: InternalReason, keyspace: KeyspaceId, operation: Operation<V>) -> Self {
-        Self { keyspace, subject: Subject::Internal(reason), fence: None, leases: SmallVec::new(), operation }
+        Self {
+            keyspace,
+            subject: Subject::Internal(reason),
+            fence: None,
+            leases: SmallVec::new(),
+            sight: Sight::WHOLE,
+            operation,
+        }
     }
 
     pub fn operation(&self) -> &Operation<V> {
@@ -107,12 +121,18 @@ impl<V> Permit<V> {
         self.keyspace
     }
 
+    /// Which keys of the operation's range may be told. All, for every operation but reads and watches of many keys.
+    pub fn sight(&self) -> &Sight {
+        &self.sight
+    }
+
     pub fn into_parts(self) -> PermitParts<V> {
         PermitParts {
             keyspace: self.keyspace,
             subject: self.subject,
             fence: self.fence,
             leases: self.leases,
+            sight: self.sight,
             operation: self.operation,
         }
     }
@@ -127,6 +147,7 @@ impl<V> Permit<V> {
             subject: self.subject,
             fence: self.fence,
             leases: self.leases,
+            sight: self.sight,
             operation: self.operation.try_map_values(map)?,
         })
     }
@@ -144,8 +165,9 @@ pub fn decide_at_apply<V>(
     operation: &Operation<V>,
 ) -> Result<(), Refusal> {
     let caller = Caller::by_name(keyspace, name);
-    let asked = Asked { policy, leases, caller: &caller, age: &|| Ok(()) };
-    decide_all(&asked, operation, &mut SmallVec::new())
+    // Whatever is proposed needs all of its keys.
+    let asked = Asked { policy, leases, caller: &caller, age: &|| Ok(()), can_leave_out: false };
+    decide_all(&asked, operation, &mut SmallVec::new()).map(drop)
 }
 
 /// What all accesses of one request are decided on.
@@ -155,6 +177,8 @@ struct Asked<'a> {
     caller: &'a Caller,
     /// Is the token recent enough for a request about keys?
     age: &'a dyn Fn() -> Result<(), Refusal>,
+    /// May the answer be given as if some of the keys did not exist?
+    can_leave_out: bool,
 }
 
 /// etcd asks this of whatever is about keys, reads and watches included, and of nothing else: an
@@ -173,7 +197,7 @@ fn decide_all<V>(
     asked: &Asked<'_>,
     operation: &Operation<V>,
     fences: &mut SmallVec<[LeaseFence; 1]>,
-) -> Result<(), Refusal> {
+) -> Result<Sight, Refusal> {
     let is_tenant = asked.caller.keyspace() != KeyspaceId::DEFAULT;
     let is_enabled = asked.policy.is_enabled();
     if !is_tenant && !is_enabled {
@@ -181,9 +205,10 @@ fn decide_all<V>(
         return if operation.is_about_tenants() || operation.is_about_policy() {
             Err(Refusal::AuthNotEnabled)
         } else {
-            Ok(())
+            Ok(Sight::WHOLE)
         };
     }
+    let mut sight = Sight::WHOLE;
     let mut outcome = Ok(());
     operation.accesses(&mut |access| {
         if outcome.is_err() {
@@ -193,17 +218,22 @@ fn decide_all<V>(
             // Whether auth is on or off there: no policy of a tenant can answer for the platform.
             Access::Admin(verb) if is_tenant && verb.is_of_the_platform() => Err(Refusal::PermissionDenied),
             _ if !is_enabled => Ok(()),
-            access => decide(asked, access, fences),
+            access => decide(asked, access, fences, &mut sight),
         };
     });
-    outcome
+    outcome.map(|()| sight)
 }
 
-fn decide(asked: &Asked<'_>, access: &Access, fences: &mut SmallVec<[LeaseFence; 1]>) -> Result<(), Refusal> {
+fn decide(
+    asked: &Asked<'_>,
+    access: &Access,
+    fences: &mut SmallVec<[LeaseFence; 1]>,
+    sight: &mut Sight,
+) -> Result<(), Refusal> {
     if matches!(access, Access::Open) {
         return Ok(());
     }
-    let Asked { policy, leases, caller, age } = *asked;
+    let Asked { policy, leases, caller, age, can_leave_out } = *asked;
     match caller {
         // etcd's word for a request without a credential.
         Caller::Anonymous { .. } => return Err(Refusal::Anonymous),
@@ -214,6 +244,17 @@ fn decide(asked: &Asked<'_>, access: &Access, fences: &mut SmallVec<[LeaseFence;
     let keys = |action: KeyAction, range: &KeyRange| policy.decide_keys(caller, action, range);
     let decision = match access {
         Access::Open | Access::Authenticated => Decision::Allow,
+        // Such an operation has this one access.
+        Access::Keys { action: KeyAction::Read, range } if can_leave_out => {
+            age()?;
+            match policy.sight(caller, range) {
+                Some(found) => {
+                    *sight = found;
+                    Decision::Allow
+                }
+                None => Decision::Deny,
+            }
+        }
         Access::Keys { action, range } => {
             age()?;
             keys(*action, range)

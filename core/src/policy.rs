@@ -6,6 +6,7 @@ use crate::bundle::{BundleDigest, Rules};
 use crate::caller::Caller;
 use crate::operation::LeaseId;
 use crate::range::KeyRange;
+use crate::sight::Sight;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -38,6 +39,13 @@ pub trait Policy: Send + Sync {
     fn knows(&self, caller: &Caller) -> bool;
     /// May `caller` do `action` on **every** key of `range`?
     fn decide_keys(&self, caller: &Caller, action: KeyAction, range: &KeyRange) -> Decision;
+    /// Which keys of `range` may `caller` read, when the answer may leave out the others? None: it must be refused.
+    fn sight(&self, caller: &Caller, range: &KeyRange) -> Option<Sight> {
+        match self.decide_keys(caller, KeyAction::Read, range) {
+            Decision::Allow => Some(Sight::WHOLE),
+            Decision::Deny => None,
+        }
+    }
     /// Any access but `Open`, `Authenticated` and those about keys.
     fn decide_other(&self, caller: &Caller, access: &Access) -> Decision;
 }

@@ -130,6 +130,86 @@ fn who_may_have_every_key_does_not_depend_on_which_a_lease_has() {
     assert_eq!(fences("alice"), [LeaseFence { lease: LeaseId(1), generation: Some(40) }]);
 }
 
+/// Sees all but what begins with `b`; refuses whatever cannot be answered without it.
+struct Hiding;
+
+impl Policy for Hiding {
+    fn fence(&self) -> Fence {
+        Fence::default()
+    }
+    fn is_enabled(&self) -> bool {
+        true
+    }
+    fn knows(&self, _: &Caller) -> bool {
+        true
+    }
+    fn decide_keys(&self, _: &Caller, _: KeyAction, range: &KeyRange) -> Decision {
+        let touches = !matches!(range, KeyRange::Single(key) if !key.starts_with(b"b"));
+        if touches { Decision::Deny } else { Decision::Allow }
+    }
+    fn sight(&self, _: &Caller, _: &KeyRange) -> Option<Sight> {
+        Some(hiding())
+    }
+    fn decide_other(&self, _: &Caller, _: &Access) -> Decision {
+        Decision::Allow
+    }
+}
+
+fn hiding() -> Sight {
+    Sight::without([KeyRange::Span { start: "b".into(), end: "c".into() }])
+}
+
+/// What may be left out travels with what is asked, through every change of form.
+#[test]
+fn a_permit_hides_keys_only_where_an_answer_can_leave_them_out() {
+    let all = || KeyRange::From(Bytes::new());
+    let watch_of = |range: KeyRange| match watch() {
+        Operation::Watch(watch) => Operation::Watch(WatchCreate { range, ..watch }),
+        other => other,
+    };
+    let txn = |op| Operation::Txn(Txn { compare: vec![], success: vec![op], failure: vec![] });
+    let compare = Compare { range: all(), op: CompareOp::Equal, target: CompareTarget::Version(1) };
+    let caller = Caller::User {
+        keyspace: KeyspaceId::DEFAULT,
+        name: "alice".into(),
+        evidence: Evidence::Certificate,
+        groups: Groups::NONE,
+        origin: Origin::default(),
+    };
+    let ask = |operation| {
+        let permit = Permit::obtain(&Hiding, &Leases, STORE, &caller, operation)?;
+        let sealed =
+            permit.try_map_values(&mut |_, value| Ok::<_, Refusal>(Sealed::stored_in_clear(value)))?;
+        Ok(sealed.into_parts().sight)
+    };
+    for operation in
+        [Operation::Range(Range::of(all())), Operation::RangeStream(Range::of(all())), watch_of(all())]
+    {
+        assert_eq!(ask(operation), Ok(hiding()));
+    }
+    for operation in [
+        Operation::Range(Range::of(key("a"))),
+        Operation::RangeStream(Range::of(key("a"))),
+        watch_of(key("a")),
+        put(0),
+        txn(TxnOp::Range(Range::of(key("a")))),
+        Operation::Compact(Compact { revision: 3, physical: false }),
+    ] {
+        assert_eq!(ask(operation), Ok(Sight::WHOLE));
+    }
+    for operation in [
+        Operation::Range(Range::of(key("b"))),
+        watch_of(key("b")),
+        Operation::DeleteRange(DeleteRange { range: all(), prev_kv: false }),
+        Operation::DeleteRange(DeleteRange { range: all(), prev_kv: true }),
+        txn(TxnOp::Range(Range::of(all()))),
+        Operation::Txn(Txn { compare: vec![compare], success: vec![], failure: vec![] }),
+    ] {
+        let asked = format!("{operation:?}");
+        assert_eq!(ask(operation), Err(Refusal::PermissionDenied), "{asked}");
+    }
+}
+
 /// Tenants have logins from the start. A platform without them must not be the way to rule over tenants.
 #[test]
 fn tenants_are_ruled_over_only_where_auth_is_on() {

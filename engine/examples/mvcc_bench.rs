@@ -131,7 +131,7 @@ fn main() {
     let gets: Vec<Range> = (0..KEYS).map(|at| Range::of(KeyRange::Single(key(at * 7 % KEYS)))).collect();
     let begin = Instant::now();
     for get in &gets {
-        assert!(keyspace.range(get, &MemoryOnly).is_ok_and(|answer| answer.count == 1));
+        assert!(keyspace.range(get, &Sight::WHOLE, &MemoryOnly).is_ok_and(|answer| answer.count == 1));
     }
     println!("{:32} {:8.0} ns", "get", begin.elapsed().as_nanos() as f64 / KEYS as f64);
 
@@ -147,17 +147,21 @@ fn main() {
         .collect();
     let begin = Instant::now();
     for page in &pages {
-        assert!(keyspace.range(page, &MemoryOnly).is_ok_and(|answer| answer.kvs.len() == 1000));
+        assert!(
+            keyspace.range(page, &Sight::WHOLE, &MemoryOnly).is_ok_and(|answer| answer.kvs.len() == 1000)
+        );
     }
     println!("{:32} {:8.0} ns", "range of 1000", begin.elapsed().as_nanos() as f64 / pages.len() as f64);
     let limited = Range { limit: 500, ..Range::of(KeyRange::everything()) };
     let begin = Instant::now();
-    assert!(keyspace.range(&limited, &MemoryOnly).is_ok_and(|answer| answer.more));
+    assert!(keyspace.range(&limited, &Sight::WHOLE, &MemoryOnly).is_ok_and(|answer| answer.more));
     println!("{:32} {:8} ns", "limit 500 of everything", begin.elapsed().as_nanos());
     let begin = Instant::now();
     let span = KeyRange::Span { start: Bytes::from_static(b"/"), end: Bytes::from_static(b"0") };
     assert!(
-        keyspace.range(&Range { limit: 500, ..Range::of(span) }, &MemoryOnly).is_ok_and(|answer| answer.more)
+        keyspace
+            .range(&Range { limit: 500, ..Range::of(span) }, &Sight::WHOLE, &MemoryOnly)
+            .is_ok_and(|answer| answer.more)
     );
     println!("{:32} {:8} ns", "limit 500 of a prefix of 1 M", begin.elapsed().as_nanos());
 

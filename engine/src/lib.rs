@@ -46,4 +46,4 @@ pub use options::{AutoCompaction, EngineOptions};
 pub use port::Port;
 pub use stream::{RangeChunk, RangeChunks};
 pub use view::View;
-pub use watch::{WatchCreateError, WatchCreated, WatchSession, WatchUpdate};
+pub use watch::{Decide, Standing, WatchCreateError, WatchCreated, WatchSession, WatchUpdate};

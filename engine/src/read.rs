@@ -13,7 +13,7 @@ use crate::view::View;
 use keygate_core::{
     AlarmMember, Answer, AuthStatus, InternalReason, KeyRange, KeyspaceId, LeaseDetail, LeaseId,
     LeaseTimeToLive, MemberInfo, Operation, Permission, PermissionKind, Permit, ROOT, Range, Refusal, Reply,
-    Sealed, StatusAnswer, Txn,
+    Sealed, Sight, StatusAnswer, Txn,
 };
 
 /// Entries of the index that a serving thread walks over by itself: about half a millisecond.
@@ -26,7 +26,7 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
     let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
     let reply = |answer| Ok(Reply { revision: keyspace.revision(), term: view.term(), answer });
     match parts.operation {
-        Operation::Range(request) => range(port, view, id, request).await,
+        Operation::Range(request) => range(port, view, id, request, parts.sight).await,
         Operation::Txn(txn) if txn.is_read_only() => read_txn(port, view, id, txn).await,
         Operation::LeaseKeepAlive(lease) => {
             let ttl = keep_alive(port, id, lease).await?;
@@ -126,14 +126,21 @@ async fn leases(port: &Port, view: &View, id: KeyspaceId) -> Result<Vec<LeaseId>
     listed.map_err(|error| port.explain(error))
 }
 
-pub(crate) async fn range(port: &Port, view: &View, id: KeyspaceId, request: Range) -> Answered {
+pub(crate) async fn range(
+    port: &Port,
+    view: &View,
+    id: KeyspaceId,
+    request: Range,
+    sight: Sight,
+) -> Answered {
     let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
     let inline = keyspace.entry_count() <= INLINE_ENTRIES
         || keyspace
-            .range_walks_within(&request, INLINE_ENTRIES, &MemoryOnly)
+            .range_walks_within(&request, &sight, INLINE_ENTRIES, &MemoryOnly)
             .map_err(|error| port.explain(error))?;
-    let read =
-        move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.range(&request, rows).map(Answer::Range);
+    let read = move |keyspace: &Keyspace, rows: &dyn RowSource| {
+        keyspace.range(&request, &sight, rows).map(Answer::Range)
+    };
     answer(port, view, id, keyspace, inline, read).await
 }
 

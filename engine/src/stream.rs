@@ -101,7 +101,8 @@ impl RangeChunks {
 
     async fn ask(&mut self, parts: &PermitParts<Sealed>, request: Range) -> Result<Reply<Sealed>, Refusal> {
         for _ in 0..FRESH_VIEWS {
-            match crate::read::range(&self.port, &self.view, parts.keyspace, request.clone()).await {
+            let (request, sight) = (request.clone(), parts.sight.clone());
+            match crate::read::range(&self.port, &self.view, parts.keyspace, request, sight).await {
                 Err(Refusal::StalePermit) if self.next.is_some() => {
                     // All pieces are of one revision, and that one is gone.
                     return Err(Refusal::Compacted);

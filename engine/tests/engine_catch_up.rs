@@ -21,7 +21,7 @@ fn watch(port: &Port, session: &mut WatchSession, key: &str, prev_kv: bool, watc
 
 fn create(port: &Port, session: &mut WatchSession, request: WatchCreate) {
     let permit = permit(port, Operation::Watch(request)).unwrap();
-    session.create(permit, Box::new(|_| Ok(None))).unwrap();
+    session.create(permit, Box::new(always)).unwrap();
 }
 
 /// From now on.

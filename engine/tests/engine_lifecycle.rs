@@ -97,7 +97,7 @@ async fn an_expired_lease_takes_its_keys_with_it() {
     assert_eq!(kept.answer, Answer::LeaseKept { id: LeaseId(7), ttl: 2 });
 
     let mut watch = port.watch_session(keygate_core::KeyspaceId::DEFAULT);
-    watch.create(watch_permit(&port, "mortal", 0), Box::new(|_| Ok(None))).unwrap();
+    watch.create(watch_permit(&port, "mortal", 0), Box::new(always)).unwrap();
     let update = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.expect("it expires");
     let WatchUpdate::Events { events, .. } = update else { panic!("{update:?}") };
     assert!(events[0].deleted);
@@ -132,7 +132,7 @@ async fn a_watch_sees_each_revision_once_from_any_kept_start_through_to_now() {
     // Superseded values leave memory, so that history is read from the store.
     engine.wait_pruned().await.unwrap();
     let mut watch = port.watch_session(keygate_core::KeyspaceId::DEFAULT);
-    watch.create(watch_permit(&port, "key", 5), Box::new(|_| Ok(None))).unwrap();
+    watch.create(watch_permit(&port, "key", 5), Box::new(always)).unwrap();
     let writer = {
         let port = port.clone();
         tokio::spawn(async move {
@@ -168,7 +168,7 @@ async fn a_watch_of_compacted_history_is_told_so() {
     }
     write(&port, Operation::Compact(Compact { revision: 8, physical: false })).await.unwrap();
     let mut watch = port.watch_session(keygate_core::KeyspaceId::DEFAULT);
-    let created = watch.create(watch_permit(&port, "key", 3), Box::new(|_| Ok(None))).unwrap();
+    let created = watch.create(watch_permit(&port, "key", 3), Box::new(always)).unwrap();
     let update = watch.next().await;
     assert!(
         matches!(update, WatchUpdate::Compacted { watch_id, compact_revision: 8 } if watch_id == created.watch_id),

@@ -33,7 +33,7 @@ fn watch_all(port: &Port, start_revision: i64) -> WatchSession {
         watch_id: 0,
     };
     let mut session = port.watch_session(KeyspaceId::DEFAULT);
-    session.create(permit(port, Operation::Watch(request)).unwrap(), Box::new(|_| Ok(None))).unwrap();
+    session.create(permit(port, Operation::Watch(request)).unwrap(), Box::new(always)).unwrap();
     session
 }
 

@@ -9,7 +9,6 @@ use keygate_core::{Compact, KeyRange, KeyspaceId, Operation, Permit, Refusal, Se
 use keygate_engine::{Port, View, WatchCreateError, WatchSession, WatchUpdate};
 use std::time::Duration;
 use support::*;
-use tokio::time::Instant;
 
 const ID: i64 = 7;
 
@@ -25,10 +24,6 @@ fn watch(port: &Port, key: &str, start_revision: i64) -> Permit<Sealed> {
         watch_id: ID,
     };
     permit(port, Operation::Watch(request)).unwrap()
-}
-
-fn always(_: &View) -> Result<Option<Instant>, Refusal> {
-    Ok(None)
 }
 
 async fn next(session: &mut WatchSession) -> WatchUpdate {

@@ -54,8 +54,12 @@ fn a_walk_that_nobody_waits_for_ends_early() {
     let sorted =
         Range { sort_target: SortTarget::Mod, sort_order: SortOrder::Descend, limit: 1, ..all.clone() };
     for range in [all, counted, sorted] {
-        assert_eq!(m.space().range(&range, &m.store).unwrap().count, 3_000);
-        assert_eq!(m.space().range(&range, &Gone(&m.store)), Err(ReadError::Abandoned), "{range:?}");
+        assert_eq!(m.space().range(&range, &Sight::WHOLE, &m.store).unwrap().count, 3_000);
+        assert_eq!(
+            m.space().range(&range, &Sight::WHOLE, &Gone(&m.store)),
+            Err(ReadError::Abandoned),
+            "{range:?}"
+        );
     }
     assert!(m.space().txn_read(&compare_all(), &m.store).unwrap().succeeded);
     assert_eq!(m.space().txn_read(&compare_all(), &Gone(&m.store)), Err(ReadError::Abandoned));
@@ -64,5 +68,8 @@ fn a_walk_that_nobody_waits_for_ends_early() {
 #[test]
 fn a_short_walk_does_not_ask() {
     let m = machine(100);
-    assert_eq!(m.space().range(&Range::of(span("a", "z")), &Gone(&m.store)).unwrap().count, 100);
+    assert_eq!(
+        m.space().range(&Range::of(span("a", "z")), &Sight::WHOLE, &Gone(&m.store)).unwrap().count,
+        100
+    );
 }

@@ -26,7 +26,7 @@ fn pieces(m: &Machine, range: &KeyRange, limits: HistoryLimits) -> Vec<(i64, Vec
     let mut pieces = Vec::new();
     let mut next = 2;
     while next <= m.revision() {
-        let piece = m.space().changes(next, m.revision(), range, &m.store, &limits).unwrap();
+        let piece = m.space().changes(next, m.revision(), range, &Sight::WHOLE, &m.store, &limits).unwrap();
         assert!(piece.next_revision > next, "there is progress");
         pieces.push((next, piece.events));
         next = piece.next_revision;

@@ -60,6 +60,11 @@ fn random_range(rng: &mut StdRng, model: &Model) -> Range {
     range
 }
 
+/// Stretches that overlap, touch, hold no key, hold all.
+fn random_hidden(rng: &mut StdRng) -> Vec<KeyRange> {
+    (0..rng.random_range(1..5)).map(|_| key_range(rng)).collect()
+}
+
 fn random_put(rng: &mut StdRng) -> Put<Sealed> {
     let mut put = put_of(&key(rng), &"v".repeat(rng.random_range(0..4)));
     if rng.random_bool(0.1) {
@@ -138,7 +143,26 @@ fn disturb(rng: &mut StdRng, m: &mut Machine) {
     }
 }
 
-fn check(m: &Machine, model: &Model, rng: &mut StdRng) {
+/// Reads that left out keys.
+#[derive(Default)]
+struct Told {
+    asked: u64,
+    /// Answered otherwise than to whoever may see everything.
+    differed: u64,
+}
+
+impl Told {
+    fn count(
+        &mut self,
+        seen: &Result<RangeAnswer<Sealed>, ReadError>,
+        all: Result<RangeAnswer<Sealed>, Refusal>,
+    ) {
+        self.asked += 1;
+        self.differed += u64::from(*seen != all.map_err(ReadError::from));
+    }
+}
+
+fn check(m: &Machine, model: &Model, rng: &mut StdRng, told: &mut Told) {
     let space = m.space();
     assert_eq!((space.revision(), space.compact_revision()), (model.revision(), model.compacted));
     assert_eq!(space.key_count(), model.now().len() as u64);
@@ -148,12 +172,32 @@ fn check(m: &Machine, model: &Model, rng: &mut StdRng) {
         let range = random_range(rng, model);
         assert_eq!(m.range(&range), model.range(&range).map_err(ReadError::from), "{range:?}");
     }
+    for _ in 0..3 {
+        let (range, hidden) = (random_range(rng, model), random_hidden(rng));
+        let seen = space.range(&range, &Sight::without(hidden.clone()), &m.store);
+        let expected = model.range_without(&range, &hidden).map_err(ReadError::from);
+        assert_eq!(seen, expected, "{range:?} without {hidden:?}");
+        told.count(&seen, model.range(&range));
+    }
     let leases: Vec<_> = space.leases().map(|(id, lease)| (id.0, lease.ttl)).collect();
     assert_eq!(leases, model.leases.iter().map(|(id, ttl)| (*id, *ttl)).collect::<Vec<_>>());
     for (id, lease) in space.leases() {
         let keys: Vec<_> = lease.keys.iter().map(|key| key.to_vec()).collect();
         assert_eq!(keys, model.attached(id));
     }
+}
+
+/// Watchers with hidden keys are told what others are told of the other keys.
+fn check_changes(m: &Machine, model: &Model, rng: &mut StdRng) {
+    let (space, from) = (m.space(), model.compacted.max(1));
+    let (range, hidden) = (key_range(rng), random_hidden(rng));
+    let sight = Sight::without(hidden.clone());
+    let look = |sight: &Sight| {
+        space.changes(from, model.revision(), &range, sight, &m.store, &HistoryLimits::NONE).unwrap()
+    };
+    let mut expected = look(&Sight::WHOLE);
+    expected.events.retain(|event| !hidden.iter().any(|hidden| hidden.contains(&event.kv.key)));
+    assert_eq!(look(&sight), expected, "{range:?} without {hidden:?}");
 }
 
 fn check_everything(m: &Machine, model: &Model) {
@@ -168,7 +212,14 @@ fn check_everything(m: &Machine, model: &Model) {
         let mut seen = Vec::new();
         while next <= model.revision() {
             let limits = HistoryLimits { events: 3, ..HistoryLimits::NONE };
-            match space.changes(next, model.revision(), &KeyRange::everything(), &m.store, &limits) {
+            match space.changes(
+                next,
+                model.revision(),
+                &KeyRange::everything(),
+                &Sight::WHOLE,
+                &m.store,
+                &limits,
+            ) {
                 Err(error) => {
                     assert_eq!((error, next < model.compacted), (Refusal::Compacted.into(), true));
                     break;
@@ -200,6 +251,7 @@ fn check_everything(m: &Machine, model: &Model) {
 #[test]
 fn random_stories_end_as_in_the_naive_model() {
     let (mut commands, mut refused, seeds) = (0, 0, seeds());
+    let mut told = Told::default();
     for seed in &seeds {
         println!("seed {seed}");
         let mut rng = StdRng::seed_from_u64(*seed);
@@ -214,8 +266,9 @@ fn random_stories_end_as_in_the_naive_model() {
             commands += 1;
             let text = format!("seed {seed} step {step}: {operation:?}");
             assert_eq!(m.run(operation), expected, "{text}");
-            check(&m, &model, &mut rng);
+            check(&m, &model, &mut rng, &mut told);
             disturb(&mut rng, &mut m);
+            check_changes(&m, &model, &mut rng);
             if step % 50 == 0 {
                 check_everything(&m, &model);
             }
@@ -227,6 +280,9 @@ fn random_stories_end_as_in_the_naive_model() {
         check_everything(&m, &model);
     }
     println!("{} seeds, {commands} commands, {refused} of them refused", seeds.len());
+    println!("{} reads with hidden keys, {} of them noticed", told.asked, told.differed);
+    assert!(seeds.len() < 150 || told.asked > 50_000, "too little was asked to mean anything");
+    assert!(told.differed * 5 > told.asked, "the hidden keys were not where it was read");
     assert!(refused * 50 > commands && refused * 2 < commands, "the stories say little");
 }
 

@@ -245,7 +245,10 @@ fn a_reader_of_an_older_snapshot_is_told_that_it_is_too_old() {
     m.flush(0);
     let keyspace = snapshot.keyspace(pay).unwrap();
     let past = Range { revision: 3, ..Range::of(KeyRange::everything()) };
-    assert!(matches!(keyspace.range(&past, &m.store), Err(ReadError::Refused(Refusal::Compacted))));
+    assert!(matches!(
+        keyspace.range(&past, &Sight::WHOLE, &m.store),
+        Err(ReadError::Refused(Refusal::Compacted))
+    ));
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod story;
 mod told;
 
 use arbitrary::{Arbitrary, Unstructured};
-use keygate_core::{Answer, KeyRange, Limits, Operation, Range, Refusal};
+use keygate_core::{Answer, KeyRange, Limits, Operation, Range, Refusal, Sight};
 use keygate_engine::mvcc::{HistoryLimits, MemoryOnly, ReadError};
 use libfuzzer_sys::fuzz_target;
 use member::Member;
@@ -101,7 +101,7 @@ fn changes(member: &Member, model: &Model) {
     let (mut next, mut seen) = (first, Vec::new());
     while next <= model.revision() {
         let changes = space
-            .changes(next, model.revision(), &everything, &member.store, &FEW)
+            .changes(next, model.revision(), &everything, &Sight::WHOLE, &member.store, &FEW)
             .expect("the horizon has not moved");
         assert!(changes.next_revision > next, "no progress at {next}");
         next = changes.next_revision;
@@ -116,7 +116,14 @@ fn changes(member: &Member, model: &Model) {
     seen.sort_by(|a, b| (a.revision, &a.key).cmp(&(b.revision, &b.key)));
     assert_eq!(seen, told(model, first), "events from {first} on");
     if model.compacted > 1 {
-        let refused = space.changes(model.compacted - 1, model.revision(), &everything, &member.store, &FEW);
+        let refused = space.changes(
+            model.compacted - 1,
+            model.revision(),
+            &everything,
+            &Sight::WHOLE,
+            &member.store,
+            &FEW,
+        );
         assert_eq!(refused, Err(ReadError::Refused(Refusal::Compacted)));
     }
 }

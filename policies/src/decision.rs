@@ -8,7 +8,7 @@ use crate::bundle::{Action, Bundle, Conditions, Context, Effect, Instant, OnPart
 use crate::membership::{Applying, Membership};
 use crate::segments::{End, RowId, Segments, range_of};
 use ahash::AHashMap;
-use keygate_core::{KeyRange, Ruling};
+use keygate_core::{KeyRange, Ruling, Sight, SightRuling};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -129,7 +129,7 @@ impl BundlePolicy {
 
     /// The same where other rules stand beside the bundle's: what it says nothing about is not denied.
     ///
-    /// Rows that would leave out keys deny here.
+    /// Rows that would leave out keys deny here: [`Self::rule_sight`] is for who can.
     pub(crate) fn rule(
         &self,
         asker: &Asker<'_>,
@@ -150,6 +150,30 @@ impl BundlePolicy {
         }
     }
 
+    /// The same for a read whose answer can leave out keys.
+    pub(crate) fn rule_sight(&self, asker: &Asker<'_>, context: &Context, keys: &KeyRange) -> SightRuling {
+        let (start, end) = (keys.start(), End::of(keys));
+        let applying = self.membership.applying(asker);
+        let sides = || self.sides(&applying, Action::Read);
+        let touches =
+            |set: &Conditional| set.holds(context, true) && set.keys.first_in(start, &end).is_some();
+        let denied = SightRuling { ruling: Ruling::Deny, sight: Sight::WHOLE };
+        if sides().any(|sides| sides.reject.iter().any(touches)) {
+            return denied;
+        }
+        let sight = if sides().any(|sides| sides.filter.iter().any(touches)) {
+            if self.is_all_hidden(&applying, context, Action::Read, start, &end) {
+                return denied;
+            }
+            Sight::without(self.hidden_from(&applying, context, Action::Read, start, &end))
+        } else {
+            Sight::WHOLE
+        };
+        let ruling =
+            covered_by(sides, context, start, &end).map_or(Ruling::Silent, |_first_row| Ruling::Allow);
+        SightRuling { ruling, sight }
+    }
+
     /// Is the user, or one of the groups, a subject of rows or roles in the tenant?
     pub(crate) fn names(&self, asker: &Asker<'_>) -> bool {
         self.membership.names(asker)
@@ -163,12 +187,22 @@ impl BundlePolicy {
         action: Action,
         keys: &KeyRange,
     ) -> Vec<KeyRange> {
-        let (start, end) = (keys.start(), End::of(keys));
         let applying = self.membership.applying(asker);
+        self.hidden_from(&applying, context, action, keys.start(), &End::of(keys))
+    }
+
+    fn hidden_from<'p>(
+        &'p self,
+        applying: &Applying<'p>,
+        context: &Context,
+        action: Action,
+        start: &[u8],
+        end: &End,
+    ) -> Vec<KeyRange> {
         let mut found: Vec<(Vec<u8>, End)> = Vec::new();
-        for set in self.sides(&applying, action).flat_map(|sides| &sides.filter) {
+        for set in self.sides(applying, action).flat_map(|sides| &sides.filter) {
             if set.holds(context, true) {
-                let stretches = set.keys.within(start, &end);
+                let stretches = set.keys.within(start, end);
                 found.extend(stretches.map(|(start, end, _)| (start.to_vec(), end.clone())));
             }
         }

@@ -1,12 +1,14 @@
 //! What a server asks of bundles: is this one fit to be applied, and its rulings.
 
-use crate::bundle::{Action, Bundle, Context, Effect, Files, Instant, OnPartial, Verb, VerifyingKey, verify};
+use crate::bundle::{Action, Bundle, Context, Files, Instant, RangeText, Verb, VerifyingKey, verify};
 use crate::compiler::Compiler;
 use crate::decision::{Asker, BundlePolicy};
 use crate::testing::run_tests;
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use keygate_core::{AdminVerb, Asking, BundleAbout, BundleDigest, KeyAction, KeyRange, Rules, Ruling};
+use keygate_core::{
+    AdminVerb, Asking, BundleAbout, BundleDigest, KeyAction, KeyRange, Rules, Ruling, SightRuling,
+};
 use smallvec::SmallVec;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -61,20 +63,19 @@ fn told(findings: impl Iterator<Item = String>) -> String {
 
 /// What stands in the way of a bundle that can be read.
 fn unfit(policy: &BundlePolicy) -> Option<String> {
-    let filters = |row: &&crate::bundle::Row| row.effect == Effect::Deny(OnPartial::Filter);
-    if let Some(row) = policy.bundle().rows().iter().find(filters) {
-        return Some(format!(
-            "policy.csv:{}: error: conditions: this server does not leave keys out of answers; accepted: the row without `on_partial=filter`",
-            row.line
-        ));
-    }
     let report = run_tests(policy);
     if report.failures.is_empty() {
         return None;
     }
+    let texts = |ranges: &[KeyRange]| {
+        ranges.iter().map(|range| RangeText(range).to_string()).collect::<Vec<_>>().join(" ")
+    };
     let lines = report.failures.iter().map(|failure| {
+        let hidden = failure.expected_hidden.as_deref().map_or(String::new(), |expected| {
+            format!(", hiding `{}` and not `{}`", texts(&failure.explanation.hidden), texts(expected))
+        });
         format!(
-            "{}:{}: error: `{}` of {} is `{:?}`, expected `{:?}`",
+            "{}:{}: error: `{}` of {} is `{:?}`, expected `{:?}`{hidden}",
             failure.file,
             failure.line,
             failure.request,
@@ -159,6 +160,12 @@ impl Rules for BundlePolicy {
 
     fn keys(&self, asking: &Asking<'_>, action: KeyAction, range: &KeyRange) -> Ruling {
         self.ruling(asking, action.into(), range)
+    }
+
+    fn sight(&self, asking: &Asking<'_>, range: &KeyRange) -> SightRuling {
+        let groups: SmallVec<[&str; 8]> = asking.groups.names().iter().map(AsRef::as_ref).collect();
+        let asker = Asker { tenant: asking.tenant, user: asking.name, groups: &groups };
+        self.rule_sight(&asker, &context_of(asking), range)
     }
 
     fn admin(&self, asking: &Asking<'_>, verb: AdminVerb) -> Ruling {

@@ -15,11 +15,13 @@ pub struct Holder {
     pub who: Subject,
     /// Under any of these; unconditional ones mean always.
     pub when: Vec<Conditions>,
-    /// Allow rows that make it so.
+    /// The same for a read whose answer leaves out keys.
+    pub partly: Vec<Conditions>,
+    /// Rows that make it so: allow rows, and for a part those that hide the rest.
     pub rows: Vec<RowId>,
 }
 
-/// Everybody, users and groups of a tenant who may do the whole request, each by itself.
+/// Everybody, users and groups of a tenant who may do the request, each by itself: the whole, or a read of a part.
 pub fn who_can(policy: &BundlePolicy, tenant: &str, request: &Request) -> Vec<Holder> {
     let bundle = policy.bundle();
     let applies = |named: &Tenant| match named {
@@ -50,18 +52,22 @@ pub fn who_can(policy: &BundlePolicy, tenant: &str, request: &Request) -> Vec<Ho
         let groups: Vec<&str> = group.into_iter().collect();
         let asker = Asker { tenant, user, groups: &groups };
         let mut found: BTreeSet<RowId> = BTreeSet::new();
-        let mut when = Vec::new();
+        let (mut when, mut partly) = (Vec::new(), Vec::new());
         for circumstance in &circumstances {
             let decided = policy.decide(&asker, &circumstance.example, request.action, &request.keys);
-            if decided.outcome == Outcome::Allow {
-                when.push(circumstance.within.clone());
-                found.extend(decided.row);
-            }
+            let circumstances = match decided.outcome {
+                Outcome::Allow => &mut when,
+                Outcome::Filter => &mut partly,
+                Outcome::Deny => continue,
+            };
+            circumstances.push(circumstance.within.clone());
+            found.extend(decided.row);
         }
-        if !when.is_empty() {
+        if !when.is_empty() || !partly.is_empty() {
             holders.push(Holder {
                 who: subject.clone(),
                 when: joined(when),
+                partly: joined(partly),
                 rows: found.into_iter().collect(),
             });
         }

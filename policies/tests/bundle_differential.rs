@@ -7,7 +7,8 @@ mod bundles;
 mod generated;
 
 use generated::{GROUPS, Generator, TENANTS, USERS};
-use keygate_policies::bundle::{Bundle, Draft};
+use keygate_core::{Asking, Groups, KeyAction, KeyRange, Origin, Rules as _, Ruling, Sight};
+use keygate_policies::bundle::{Action, Bundle, Context, Draft};
 use keygate_policies::{Asker, BundleOracle, BundlePolicy, OracleAnswer, OracleCaller, Outcome};
 use rand::Rng;
 use std::collections::HashMap;
@@ -108,9 +109,57 @@ fn ask(generator: &mut Generator, bundle: Bundle, counts: &mut Counts) -> u64 {
         );
         check_row(&policy, decided, action, &keys);
         check_hidden(&policy, &asker, &context, action, &keys);
+        check_server(&policy, caller, &context, action, &keys, decided.outcome);
         counts.answers[decided.outcome as usize] += 1;
     }
     QUESTIONS_PER_BUNDLE
+}
+
+/// A server, which asks as a [`Rules`], is told the same: hidden keys only for reads that can leave them out.
+fn check_server(
+    policy: &BundlePolicy,
+    caller: &OracleCaller,
+    context: &Context,
+    action: Action,
+    keys: &KeyRange,
+    outcome: Outcome,
+) {
+    let groups: Groups = caller.groups.iter().map(|group| group.as_str().into()).collect();
+    let asking = Asking {
+        tenant: &caller.tenant,
+        name: &caller.user,
+        groups: &groups,
+        origin: Origin { source: context.source, connection: context.connection },
+        now: context.now.unwrap().0,
+    };
+    let key_action = match action {
+        Action::Read => KeyAction::Read,
+        Action::Write => KeyAction::Write,
+        Action::Verb(_) => return,
+    };
+    // What no row allows is not denied there: other tables may allow it.
+    let whole = policy.keys(&asking, key_action, keys) == Ruling::Allow;
+    assert_eq!(whole, outcome == Outcome::Allow, "{keys:?}");
+    if action == Action::Read {
+        let told = policy.sight(&asking, keys);
+        let hidden = policy
+            .explain(
+                &Asker {
+                    tenant: &caller.tenant,
+                    user: &caller.user,
+                    groups: &caller.groups.iter().map(String::as_str).collect::<Vec<_>>(),
+                },
+                context,
+                action,
+                keys,
+            )
+            .hidden;
+        assert_eq!(told.ruling == Ruling::Allow, outcome != Outcome::Deny, "{keys:?}");
+        if outcome != Outcome::Deny {
+            assert_eq!(told.sight, Sight::without(hidden), "{keys:?}");
+            assert_eq!(told.sight.is_whole(), outcome == Outcome::Allow, "{keys:?}");
+        }
+    }
 }
 
 /// The row that a decision names has to do with the request.

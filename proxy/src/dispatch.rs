@@ -1,7 +1,7 @@
 //! Hands a permit to whoever does the work: nearly always the engine.
 
 use keygate_core::{Answer, Operation, Permit, Refusal, Reply, Sealed};
-use keygate_engine::{RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
+use keygate_engine::{Decide, RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
 use tokio::time::Instant;
 
 use crate::identify::{Asker, Home};
@@ -48,9 +48,6 @@ pub async fn one(
 pub fn stream(context: &Context, view: View, permit: Permit<Sealed>) -> RangeChunks {
     context.port.range_stream(view, permit, context.max_request_bytes)
 }
-
-/// Is a watch still allowed, as of this view? And until when, if time alone can end it?
-pub type Decide = Box<dyn Fn(&View) -> Result<Option<Instant>, Refusal> + Send>;
 
 /// `decide` is asked again, with the view of the moment, before any event that follows a change of
 /// policy.

@@ -20,7 +20,9 @@ use keygate_core::{
     Caller, Credential, KeyspaceId, Limits, Operation, Plaintext, PolicyChange, Refusal, Reply, TenantCreate,
     UserAdd,
 };
-use keygate_engine::{Identity, Port, RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
+use keygate_engine::{
+    Identity, Port, RangeChunks, Standing, View, WatchCreateError, WatchCreated, WatchSession,
+};
 
 use crate::authorize::{self, Endpoint};
 use crate::identify::{Asker, ConnectionIdentity, Identifier, keyspace_of_login};
@@ -171,8 +173,9 @@ pub fn watch(
     let endpoint = context.endpoint;
     let until = authorize::decided_until(&view, &caller)?;
     let decide = move |view: &View| {
-        authorize::obtain(endpoint, view, &caller, operation.clone())?;
-        authorize::decided_until(view, &caller)
+        let permit = authorize::obtain(endpoint, view, &caller, operation.clone())?;
+        let until = authorize::decided_until(view, &caller)?;
+        Ok(Standing { sight: permit.sight().clone(), until })
     };
     let created = dispatch::watch(session, permit, until, Box::new(decide));
     // A watcher lasts: it has a limit of its own.

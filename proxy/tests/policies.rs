@@ -183,9 +183,10 @@ async fn a_bad_bundle_changes_nothing_and_says_why() {
     let root = server.named("root").await;
     let mut client = keygate_proto::admin::policies_client::PoliciesClient::new(root.signed());
     let mut tried = 0;
+    // A row about writing alone has nothing to leave out.
     let filtering = bundle(
         3,
-        "p, user:svc-pay, default, /pay/*, readwrite, allow\np, user:svc-pay, default, /pay/x/*, read, deny, on_partial=filter\n",
+        "p, user:svc-pay, default, /pay/*, readwrite, allow\np, user:svc-pay, default, /pay/x/*, write, deny, on_partial=filter\n",
         "",
     );
     let failing = bundle(4, "p, user:svc-pay, default, /pay/*, readwrite, allow\n", "");
@@ -198,7 +199,7 @@ async fn a_bad_bundle_changes_nothing_and_says_why() {
     digest(failing.path(), 4);
     for (folder, why) in [
         (&bad, "policy.csv:2: error"),
-        (&filtering, "policy.csv:2: error: conditions"),
+        (&filtering, "policy.csv:2: error"),
         (&failing, "tests/t.yaml:1: error"),
     ] {
         let files = keygate_policies::bundle::Files::from_folder(folder.path()).unwrap();

@@ -107,7 +107,7 @@ fn questions_are_answered_with_their_reasons() {
     for (request, out, code) in [
         (&["put", "/pay/a"][..], "yes\n", 0),
         (&["put", "/pay"], "no\n", 1),
-        (&["range", "[/pay/, /pay0)"], "filtered\n", 1),
+        (&["range", "[/pay/, /pay0)"], "partial\n", 1),
         (&["--connection", "mtls", "compact"], "yes\n", 0),
         (&["--connection", "tls", "compact"], "no\n", 1),
     ] {
@@ -122,6 +122,18 @@ fn questions_are_answered_with_their_reasons() {
         (&told["outcome"], &told["hidden"][0], &told["by"]["line"]),
         (&"filtered".into(), &"/pay/secret/*".into(), &2.into())
     );
+    let asked = ["can-i", "--bundle", bundle, "--tenant", "pay", "--user", "svc", "range", "/pay/*"];
+    let told = json(&asked);
+    assert_eq!((&told["outcome"], &told["hidden"][0]), (&"partial".into(), &"/pay/secret/*".into()));
+    let done = ask("explain", &["range", "/pay/*"]);
+    assert!(
+        done.out.contains("read /pay/*: filtered\nfiltered by row policy.csv:2: p, user:*"),
+        "{}",
+        done.out
+    );
+    assert!(done.out.contains("\nmatched     policy.csv:1"), "{}", done.out);
+    let done = keygate(&["who-can", "--bundle", bundle, "--tenant", "pay", "range", "/pay/*"]);
+    assert_eq!((done.code, done.out.as_str()), (0, "user:svc partial  (policy.csv:2)\n"));
     let done = keygate(&["who-can", "--bundle", bundle, "--tenant", "pay", "compact"]);
     assert_eq!((done.code, done.out.as_str()), (0, "user:svc when connection=mtls  (policy.csv:3)\n"));
     assert_eq!(keygate(&["who-can", "--bundle", bundle, "compact"]).code, 1);

@@ -154,6 +154,22 @@ fn permits_without_a_caller_are_minted_where_they_are_listed() {
     assert_eq!(found, listed, "work without a caller, and where this test expects it");
 }
 
+/// Who names it reads keys without asking a permit which of them may be told, so each place is looked at by whoever
+/// changes this list. Everybody else hands on what the permit says.
+#[test]
+fn a_whole_sight_is_taken_for_granted_where_it_is_listed() {
+    let listed = [
+        // Txns: all of their keys were decided.
+        "engine/src/mvcc/read.rs",
+        "engine/src/mvcc/txn.rs",
+        "engine/src/mvcc/walk.rs",
+        // What rows say, when none of them hides anything.
+        "policies/src/decision.rs",
+    ];
+    let found = files_naming("WHOLE", &["engine", "policies", "proxy"]);
+    assert_eq!(found, listed.map(str::to_owned).into_iter().collect());
+}
+
 /// A view is handed out for its policy, users and alarms. What keys hold is read by the engine alone, for a permit: the
 /// state machine's own reads ask for a source of rows, and none can be named in the proxy.
 #[test]

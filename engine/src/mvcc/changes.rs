@@ -6,7 +6,7 @@ use super::read::ReadError;
 use super::revision::Revision;
 use super::row::{Row, RowSource};
 use bytes::Bytes;
-use keygate_core::{KeyRange, KeyValue, LeaseId, Refusal, Sealed};
+use keygate_core::{KeyRange, KeyValue, LeaseId, Refusal, Sealed, Sight};
 use std::ops::ControlFlow;
 
 /// Where one look into history ends: at the first revision behind one that has reached any of these. So it is never
@@ -16,7 +16,7 @@ pub struct HistoryLimits {
     pub events: usize,
     /// Keys and values of the events; previous values are not counted, they are read later.
     pub bytes: usize,
-    /// Keys and values of all rows on the way, also of keys that nobody asked for, and [`Self::ROW`] for each row.
+    /// Keys and values of all rows on the way, also of keys that nobody asked for or that are hidden, and [`Self::ROW`] for each row.
     pub scanned: usize,
 }
 
@@ -35,7 +35,7 @@ pub struct Changes {
 }
 
 impl Keyspace {
-    /// The events of `range` in `from..=to_inclusive`; fewer revisions when these reach one of the `limits`.
+    /// The events that `sight` shows of `range` in `from..=to_inclusive`; fewer revisions when these reach one of the `limits`.
     ///
     /// `prev` holds the version before; where memory does not hold its value `prev_in_store` is set, and
     /// [`Self::previous`] reads it for who needs it.
@@ -44,6 +44,7 @@ impl Keyspace {
         from: i64,
         to_inclusive: i64,
         range: &KeyRange,
+        sight: &Sight,
         rows: &dyn RowSource,
         limits: &HistoryLimits,
     ) -> Result<Changes, ReadError> {
@@ -54,6 +55,7 @@ impl Keyspace {
         let mut collect = Collect {
             keyspace: self,
             range,
+            sight,
             to,
             limits,
             used: Used::default(),
@@ -108,6 +110,7 @@ impl Keyspace {
 struct Collect<'a> {
     keyspace: &'a Keyspace,
     range: &'a KeyRange,
+    sight: &'a Sight,
     to: i64,
     limits: &'a HistoryLimits,
     used: Used,
@@ -137,7 +140,7 @@ impl Collect<'_> {
         let bytes = row.kv.key.len() + row.kv.value.as_ref().map_or(0, Sealed::len);
         self.used.main = Some(revision.main);
         self.used.scanned += bytes + HistoryLimits::ROW;
-        if !self.range.contains(&row.kv.key) {
+        if !self.range.contains(&row.kv.key) || self.sight.hides(&row.kv.key) {
             return ControlFlow::Continue(());
         }
         self.used.bytes += bytes;

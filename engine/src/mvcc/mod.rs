@@ -24,6 +24,7 @@ mod pending;
 mod changes;
 mod hash;
 mod read;
+mod seen;
 
 mod alarm;
 mod auth;

@@ -4,10 +4,11 @@ use super::entry::{EntryRef, Version};
 use super::key::Key;
 use super::keyspace::{Keyspace, key_value};
 use super::row::RowSource;
+use super::seen::Step;
 use super::txn::Path;
 use keygate_core::{
-    Answer, KeyRange, KeyValue, LeaseId, Range, RangeAnswer, Refusal, Sealed, SortOrder, SortTarget, Txn,
-    TxnAnswer, TxnOp,
+    Answer, KeyRange, KeyValue, LeaseId, Range, RangeAnswer, Refusal, Sealed, Sight, SortOrder, SortTarget,
+    Txn, TxnAnswer, TxnOp,
 };
 use std::cmp::Ordering;
 use thiserror::Error;
@@ -47,8 +48,14 @@ struct Hit<'a> {
 }
 
 impl Keyspace {
-    pub fn range(&self, range: &Range, rows: &dyn RowSource) -> Result<RangeAnswer<Sealed>, ReadError> {
-        self.range_at(range, self.revision, rows)
+    /// As if the keys that `sight` hides had never been there.
+    pub fn range(
+        &self,
+        range: &Range,
+        sight: &Sight,
+        rows: &dyn RowSource,
+    ) -> Result<RangeAnswer<Sealed>, ReadError> {
+        self.range_at(range, sight, self.revision, rows)
     }
 
     /// A txn for which [`Txn::is_read_only`] holds.
@@ -59,7 +66,7 @@ impl Keyspace {
             match op {
                 TxnOp::Range(range) => {
                     self.check_range(range)?;
-                    responses.push(Answer::Range(self.range(range, rows)?));
+                    responses.push(Answer::Range(self.range(range, &Sight::WHOLE, rows)?));
                 }
                 TxnOp::Put(_) | TxnOp::DeleteRange(_) | TxnOp::Txn(_) => {
                     return Err(Refusal::Internal { cause: "a txn that writes was read" }.into());
@@ -73,6 +80,7 @@ impl Keyspace {
     pub(super) fn range_at(
         &self,
         range: &Range,
+        sight: &Sight,
         current: i64,
         rows: &dyn RowSource,
     ) -> Result<RangeAnswer<Sealed>, ReadError> {
@@ -88,7 +96,7 @@ impl Keyspace {
             return Ok(RangeAnswer {
                 kvs: Vec::new(),
                 more: false,
-                count: self.count(&range.range, at, rows)?,
+                count: self.count(&range.range, sight, at, rows)?,
             });
         }
         let limit = usize::try_from(range.limit).ok().filter(|limit| *limit > 0);
@@ -97,7 +105,7 @@ impl Keyspace {
         // without an order does not: etcd cuts first and sorts what is left.
         let cut_first = (!order.sorts || range.sort_order == SortOrder::None) && !has_filters(range);
         let wanted = limit.filter(|_| cut_first).map(|limit| limit + 1);
-        let (mut hits, count) = self.hits(range, at, wanted, rows)?;
+        let (mut hits, count) = self.hits(range, sight, at, wanted, rows)?;
         order.sort_by_index(&mut hits);
         let mut more = false;
         if !order.by_value {
@@ -128,6 +136,7 @@ impl Keyspace {
     fn hits(
         &self,
         range: &Range,
+        sight: &Sight,
         at: i64,
         wanted: Option<usize>,
         rows: &dyn RowSource,
@@ -135,9 +144,10 @@ impl Keyspace {
         let filters = has_filters(range);
         let mut hits = Vec::with_capacity(wanted.unwrap_or(0).min(1024));
         let mut count = 0;
-        let everything = covers_everything(&range.range) && at >= self.revision;
-        for (step, (key, entry)) in self.entries(&range.range).enumerate() {
-            check_wanted(step, rows)?;
+        let everything = sight.is_whole() && covers_everything(&range.range) && at >= self.revision;
+        for (number, step) in self.seen(&range.range, sight).enumerate() {
+            check_wanted(number, rows)?;
+            let Step::Seen(key, entry) = step else { continue };
             let Some(version) = entry.at(at) else { continue };
             count += 1;
             if filters && !passes(range, &version) {
@@ -152,13 +162,20 @@ impl Keyspace {
         Ok((hits, count))
     }
 
-    fn count(&self, range: &KeyRange, at: i64, rows: &dyn RowSource) -> Result<i64, ReadError> {
-        if covers_everything(range) && at >= self.revision {
+    fn count(
+        &self,
+        range: &KeyRange,
+        sight: &Sight,
+        at: i64,
+        rows: &dyn RowSource,
+    ) -> Result<i64, ReadError> {
+        if sight.is_whole() && covers_everything(range) && at >= self.revision {
             return Ok(self.count.live as i64);
         }
         let mut count = 0;
-        for (step, (_, entry)) in self.entries(range).enumerate() {
-            check_wanted(step, rows)?;
+        for (number, step) in self.seen(range, sight).enumerate() {
+            check_wanted(number, rows)?;
+            let Step::Seen(_, entry) = step else { continue };
             count += i64::from(entry.at(at).is_some());
         }
         Ok(count)

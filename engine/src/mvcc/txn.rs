@@ -9,7 +9,7 @@ use super::state::Stop;
 use super::value::{AsSealed, StoredValue};
 use super::write::Writing;
 use keygate_core::{
-    Answer, Compare, CompareOp, CompareTarget, Range, Refusal, Sealed, Txn, TxnAnswer, TxnOp,
+    Answer, Compare, CompareOp, CompareTarget, Range, Refusal, Sealed, Sight, Txn, TxnAnswer, TxnOp,
 };
 use std::cmp::Ordering;
 
@@ -136,7 +136,9 @@ impl Keyspace {
         let mut nested = path.nested.iter();
         for op in path.ops {
             responses.push(match op {
-                TxnOp::Range(range) => Answer::Range(self.range_at(range, writing.visible(), rows)?),
+                TxnOp::Range(range) => {
+                    Answer::Range(self.range_at(range, &Sight::WHOLE, writing.visible(), rows)?)
+                }
                 TxnOp::Put(put) => self.put(put, writing, rows, effects)?,
                 TxnOp::DeleteRange(delete) => self.delete_range(delete, writing, rows, effects)?,
                 TxnOp::Txn(_) => match nested.next() {

@@ -7,7 +7,7 @@
 use super::keyspace::Keyspace;
 use super::read::{ReadError, check_wanted, covers_everything};
 use super::row::RowSource;
-use keygate_core::{KeyRange, Range, Txn, TxnOp};
+use keygate_core::{KeyRange, Range, Sight, Txn, TxnOp};
 
 /// Entries that may still be walked over.
 struct Allowance<'a> {
@@ -22,15 +22,16 @@ impl Keyspace {
         self.index.len()
     }
 
-    /// Does an answer to `range` look at `entries` at most?
+    /// Does an answer to `range` look at `entries` at most? What is hidden is jumped over, and a jump counts as one.
     pub fn range_walks_within(
         &self,
         range: &Range,
+        sight: &Sight,
         entries: usize,
         rows: &dyn RowSource,
     ) -> Result<bool, ReadError> {
         let mut allowance = Allowance { left: entries, rows };
-        Ok(self.walk_range(range, &mut allowance)?.is_some())
+        Ok(self.walk_range(range, sight, &mut allowance)?.is_some())
     }
 
     /// The same of everything that a txn might do, in both of its branches and in nested ones, as if its operations
@@ -49,15 +50,15 @@ impl Keyspace {
 
     fn walk_txn<V>(&self, txn: &Txn<V>, allowance: &mut Allowance<'_>) -> Result<Option<()>, ReadError> {
         for compare in &txn.compare {
-            if self.walk(&compare.range, allowance)?.is_none() {
+            if self.walk(&compare.range, &Sight::WHOLE, allowance)?.is_none() {
                 return Ok(None);
             }
         }
         for op in txn.success.iter().chain(&txn.failure) {
             let walked = match op {
-                TxnOp::Range(range) => self.walk_range(range, allowance)?,
+                TxnOp::Range(range) => self.walk_range(range, &Sight::WHOLE, allowance)?,
                 TxnOp::Put(_) => allowance.take(1),
-                TxnOp::DeleteRange(delete) => self.walk(&delete.range, allowance)?,
+                TxnOp::DeleteRange(delete) => self.walk(&delete.range, &Sight::WHOLE, allowance)?,
                 TxnOp::Txn(nested) => self.walk_txn(nested, allowance)?,
             };
             if walked.is_none() {
@@ -67,19 +68,29 @@ impl Keyspace {
         Ok(Some(()))
     }
 
-    fn walk_range(&self, range: &Range, allowance: &mut Allowance<'_>) -> Result<Option<()>, ReadError> {
+    fn walk_range(
+        &self,
+        range: &Range,
+        sight: &Sight,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<Option<()>, ReadError> {
         // How many keys there are now is known.
-        if range.count_only && range.revision <= 0 && covers_everything(&range.range) {
+        if sight.is_whole() && range.count_only && range.revision <= 0 && covers_everything(&range.range) {
             return Ok(allowance.take(1));
         }
-        self.walk(&range.range, allowance)
+        self.walk(&range.range, sight, allowance)
     }
 
-    fn walk(&self, range: &KeyRange, allowance: &mut Allowance<'_>) -> Result<Option<()>, ReadError> {
+    fn walk(
+        &self,
+        range: &KeyRange,
+        sight: &Sight,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<Option<()>, ReadError> {
         if matches!(range, KeyRange::Single(_)) {
             return Ok(allowance.take(1));
         }
-        for (step, _) in self.entries(range).enumerate() {
+        for (step, _) in self.seen(range, sight).enumerate() {
             check_wanted(step, allowance.rows)?;
             if allowance.take(1).is_none() {
                 return Ok(None);

@@ -6,7 +6,7 @@ use crate::port::Port;
 use crate::readers::Purpose;
 use crate::rows::StoreRows;
 use crate::view::View;
-use keygate_core::{KeyRange, KeyspaceId, Refusal};
+use keygate_core::{KeyRange, KeyspaceId, Refusal, Sight};
 
 /// As many events as etcd takes, as many bytes as may wait in an outbox, and a bound on how long a step takes that
 /// finds nothing.
@@ -23,6 +23,8 @@ pub(super) struct Step {
     /// The newest revision that policy was asked about.
     pub(super) upto: i64,
     pub(super) range: KeyRange,
+    /// As policy said then.
+    pub(super) sight: Sight,
     pub(super) prev_kv: bool,
 }
 
@@ -48,7 +50,7 @@ pub(super) fn look(
 /// A piece of history as a watcher wants it: with previous values where it asked for them. These count too, so that
 /// they may make the piece shorter.
 fn history(keyspace: &Keyspace, step: &Step, rows: &dyn RowSource, limits: &HistoryLimits) -> Found {
-    let mut found = keyspace.changes(step.from, step.upto, &step.range, rows, limits)?;
+    let mut found = keyspace.changes(step.from, step.upto, &step.range, &step.sight, rows, limits)?;
     if !step.prev_kv {
         return Ok(found);
     }

@@ -17,5 +17,6 @@ mod session;
 
 pub(crate) use budget::Budgets;
 pub use outbox::WatchUpdate;
+pub use registry::{Decide, Standing};
 pub(crate) use registry::{EventBatch, Registry};
 pub use session::{WatchCreateError, WatchCreated, WatchSession};

@@ -5,7 +5,7 @@ use super::outbox::{Outbox, WatchUpdate, event_size, key_value_size};
 use crate::mvcc::StoredEvent;
 use crate::view::View;
 use ahash::RandomState;
-use keygate_core::{Event, Fence, KeyspaceId, Refusal, Sealed, WatchCreate};
+use keygate_core::{Event, Fence, KeyspaceId, Refusal, Sealed, Sight, WatchCreate};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -19,14 +19,21 @@ pub(crate) struct EventBatch {
 }
 
 /// Is the watch still allowed, in this view?
-///
-/// Answers until when the decision holds, if time alone can change it.
-pub(crate) type Decide = Box<dyn Fn(&View) -> Result<Option<Instant>, Refusal> + Send>;
+pub type Decide = Box<dyn Fn(&View) -> Result<Standing, Refusal> + Send>;
+
+/// What an open watch may show.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Of the permit that was given for it.
+    pub sight: Sight,
+    /// Until when that holds, if time alone can change it.
+    pub until: Option<Instant>,
+}
 
 /// What a watcher was allowed on, and how that is asked again.
 pub(crate) struct Decided {
     pub(crate) fence: Fence,
-    pub(crate) until: Option<Instant>,
+    pub(crate) standing: Standing,
     pub(crate) decide: Decide,
 }
 
@@ -39,6 +46,8 @@ pub(crate) struct Watcher {
     pub(crate) next_revision: i64,
     pub(crate) pace: Pace,
     pub(crate) fence: Fence,
+    /// Whose events it may show, as of its last decision.
+    pub(crate) sight: Sight,
     /// Until when the last decision holds, whatever else happens.
     pub(crate) until: Option<Instant>,
     pub(crate) decide: Decide,
@@ -47,6 +56,8 @@ pub(crate) struct Watcher {
     /// Bytes of events that it is owed since it fell behind, and the revision of the first of them.
     backlog: u64,
     backlog_from: i64,
+    /// The batch for which it was decided last.
+    decided_for: u64,
     /// Events of the batch that is being handed out.
     gathered: Vec<Event<Sealed>>,
 }
@@ -70,6 +81,8 @@ pub(crate) struct Registry {
     /// The newest revision of each keyspace that was handed out here.
     seen: HashMap<KeyspaceId, i64, RandomState>,
     live: usize,
+    /// Batches that were handed out.
+    batches: u64,
     touched: Vec<Slot>,
     /// Events handed to watchers since start.
     pub(crate) delivered: u64,
@@ -134,13 +147,17 @@ impl Registry {
     }
 
     /// Hands a batch to every live watcher that wants a part of it. A watcher that policy has
-    /// turned away since its last decision gets no event of it.
+    /// turned away since its last decision gets no event of it, and nobody gets one of a key that is hidden by then.
     pub(crate) fn hand_out(&mut self, batch: &EventBatch) {
+        self.batches += 1;
         for event in &batch.events {
-            let Self { interest, watchers, touched, max_backlog, too_slow, .. } = self;
+            let Self { interest, watchers, batches, touched, max_backlog, too_slow, .. } = self;
             interest.of(event.keyspace, &event.kv.key, &mut |slot| {
                 let Some(watcher) = watchers.get_mut(slot.0).and_then(Option::as_mut) else { return };
                 if watcher.wants(event) {
+                    if !watcher.is_decided_for(*batches, &batch.view) || watcher.sight.hides(&event.kv.key) {
+                        return;
+                    }
                     if watcher.gathered.is_empty() {
                         touched.push(slot);
                     }
@@ -159,7 +176,7 @@ impl Registry {
             self.seen.insert(event.keyspace, event.kv.mod_revision);
         }
         for slot in std::mem::take(&mut self.touched) {
-            self.send_gathered(slot, &batch.view);
+            self.send_gathered(slot);
         }
         if !batch.ended.is_empty() {
             self.end_all_of(&batch.ended);
@@ -177,17 +194,11 @@ impl Registry {
         self.seen.retain(|keyspace, _| !keyspaces.contains(keyspace));
     }
 
-    fn send_gathered(&mut self, slot: Slot, view: &View) {
+    fn send_gathered(&mut self, slot: Slot) {
         let Some(watcher) = self.get_mut(slot) else { return };
         let events = std::mem::take(&mut watcher.gathered);
         let (Some(first), Some(last)) = (events.first(), events.last()) else { return };
         let (first, last) = (first.kv.mod_revision, last.kv.mod_revision);
-        if let Err(refusal) = watcher.decide_again(view) {
-            let revision = view.keyspace(watcher.keyspace).map_or(0, |keyspace| keyspace.revision());
-            watcher.outbox.push_final(WatchUpdate::Denied { watch_id: watcher.id, refusal, revision });
-            watcher.pace = Pace::Ended;
-            return;
-        }
         if watcher.pace == Pace::Behind {
             // It fell behind at an event of this very batch.
             watcher.outbox.wake();
@@ -237,11 +248,13 @@ impl Watcher {
             next_revision,
             pace: Pace::Live,
             fence: decided.fence,
-            until: decided.until,
+            sight: decided.standing.sight,
+            until: decided.standing.until,
             decide: decided.decide,
             spoke: false,
             backlog: 0,
             backlog_from: 0,
+            decided_for: 0,
             gathered: Vec::new(),
         }
     }
@@ -252,11 +265,13 @@ impl Watcher {
             && !self.filters_out(event.deleted)
     }
 
-    /// Is this an event that it will have to read from history?
+    /// Is this an event that it will have to read from history? What is hidden it is not owed: that much happens
+    /// there must not show by its end.
     fn is_owed(&self, event: &StoredEvent) -> bool {
         self.pace == Pace::Behind
             && event.kv.mod_revision >= self.next_revision
             && !self.filters_out(event.deleted)
+            && !self.sight.hides(&event.kv.key)
     }
 
     fn owe(&mut self, revision: i64, bytes: u64) {
@@ -315,11 +330,30 @@ impl Watcher {
         }
     }
 
+    /// Once for each batch that has something for it: may it see what is in there? If not, it has ended.
+    fn is_decided_for(&mut self, batch: u64, view: &View) -> bool {
+        if self.decided_for == batch {
+            return true;
+        }
+        self.decided_for = batch;
+        let Err(refusal) = self.decide_again(view) else { return true };
+        let revision = view.keyspace(self.keyspace).map_or(0, |keyspace| keyspace.revision());
+        self.outbox.push_final(WatchUpdate::Denied { watch_id: self.id, refusal, revision });
+        self.pace = Pace::Ended;
+        false
+    }
+
     /// Asks policy again if it changed since this watcher was last decided.
     pub(crate) fn decide_again(&mut self, view: &View) -> Result<(), Refusal> {
         let fence = view.fence(self.keyspace).ok_or(Refusal::PermissionDenied)?;
         if fence != self.fence || self.is_due() {
-            self.until = (self.decide)(view)?;
+            let Standing { sight, until } = (self.decide)(view)?;
+            if sight != self.sight {
+                // What it was owed of keys that are hidden now will never be read.
+                self.backlog = 0;
+                self.sight = sight;
+            }
+            self.until = until;
             self.fence = fence;
         }
         Ok(())

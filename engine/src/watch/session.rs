@@ -6,7 +6,7 @@
 use super::history::{Found, INLINE_STEP, Step, look, read_history};
 use super::interest::Slot;
 use super::outbox::{Outbox, WatchUpdate};
-use super::registry::{Decide, Decided, Pace, Registry, Watcher};
+use super::registry::{Decide, Decided, Pace, Registry, Standing, Watcher};
 use crate::mvcc::{Changes, Keyspace, MemoryOnly, ReadError};
 use crate::port::Port;
 use keygate_core::{KeyspaceId, Operation, Permit, Refusal, Sealed, WatchCreate};
@@ -89,8 +89,8 @@ impl WatchSession {
         self.create_until(permit, None, decide)
     }
 
-    /// The same for a permit that time alone may end: `decide` is asked again then too, and answers until when its
-    /// decision holds.
+    /// The same for a permit that time alone may change: `decide` is asked again then too, and answers what holds from
+    /// then on.
     pub fn create_until(
         &mut self,
         permit: Permit<Sealed>,
@@ -135,7 +135,11 @@ impl WatchSession {
             request,
             self.outbox.clone(),
             next,
-            Decided { fence: parts.fence.unwrap_or_default(), until, decide },
+            Decided {
+                fence: parts.fence.unwrap_or_default(),
+                standing: Standing { sight: parts.sight, until },
+                decide,
+            },
         );
         if next <= revision {
             watcher.pace = Pace::Behind;
@@ -305,6 +309,7 @@ impl WatchSession {
                 from: watcher.next_revision,
                 upto: view.keyspace(self.keyspace).map_or(0, |keyspace| keyspace.revision()),
                 range: watcher.request.range.clone(),
+                sight: watcher.sight.clone(),
                 prev_kv: watcher.request.prev_kv,
             }
         };
@@ -359,7 +364,8 @@ impl WatchSession {
         let events: Vec<_> = found
             .events
             .iter()
-            .filter(|event| !watcher.filters_out(event.deleted))
+            // Time alone may have hidden more since it was decided what to look for.
+            .filter(|event| !watcher.filters_out(event.deleted) && !watcher.sight.hides(&event.kv.key))
             .map(|event| watcher.shown(event))
             .collect();
         if events.is_empty() {

@@ -197,6 +197,11 @@ impl Model {
     }
 
     pub fn range(&self, range: &Range) -> Result<RangeAnswer<Sealed>, Refusal> {
+        self.range_without(range, &[])
+    }
+
+    /// Of a store that never held the keys of `hidden`.
+    pub fn range_without(&self, range: &Range, hidden: &[KeyRange]) -> Result<RangeAnswer<Sealed>, Refusal> {
         let at = if range.revision <= 0 { self.revision() } else { range.revision };
         if at > self.revision() {
             return Err(Refusal::FutureRevision);
@@ -204,7 +209,9 @@ impl Model {
         if at < self.compacted {
             return Err(Refusal::Compacted);
         }
-        Ok(read(&self.history[at as usize - 1], range))
+        let mut keys = self.history[at as usize - 1].clone();
+        keys.retain(|key, _| !hidden.iter().any(|hidden| hidden.contains(key)));
+        Ok(read(&keys, range))
     }
 
     /// Does `event` tell what happened? Where the value of `prev` is in the store only its revision is compared.

@@ -185,7 +185,7 @@ impl Machine {
     }
 
     pub fn range(&self, range: &Range) -> Result<RangeAnswer<Sealed>, ReadError> {
-        self.space().range(range, &self.store)
+        self.space().range(range, &Sight::WHOLE, &self.store)
     }
 
     pub fn get(&self, key: &str) -> Option<KeyValue<Sealed>> {

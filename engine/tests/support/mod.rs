@@ -5,9 +5,9 @@ use bytes::Bytes;
 use keygate_core::{
     Access, Answer, AuthTables, Caller, Compile, Decision, Fence, KeyAction, KeyRange, KeyspaceId,
     LeaseGrant, LeaseId, Operation, Permit, Plaintext, Policy, Put, PutLease, PutValue, Range, Refusal,
-    Reply, Sealed,
+    Reply, Sealed, Sight,
 };
-use keygate_engine::{Engine, EngineOptions, Port};
+use keygate_engine::{Engine, EngineOptions, Port, Standing, View};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -80,6 +80,11 @@ pub(crate) async fn write(port: &Port, operation: Operation<Plaintext>) -> Resul
 pub(crate) async fn read(port: &Port, operation: Operation<Plaintext>) -> Result<Reply<Sealed>, Refusal> {
     let permit = permit(port, operation)?;
     port.read(&port.view(), permit).await
+}
+
+/// A watch that nothing ends.
+pub(crate) fn always(_: &View) -> Result<Standing, Refusal> {
+    Ok(Standing { sight: Sight::WHOLE, until: None })
 }
 
 pub(crate) fn put(key: &str, value: &str) -> Operation<Plaintext> {

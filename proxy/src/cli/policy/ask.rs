@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use keygate_policies::{
     Asker, BundlePolicy, Explanation, Outcome, RowId,
-    bundle::{Connection, Context, Instant, RangeText, Request},
+    bundle::{Conditions, Connection, Context, Effect, Instant, OnPartial, RangeText, Request},
     who_can as holders_of,
 };
 use keygate_proto::admin as pb;
@@ -59,12 +59,19 @@ pub(super) fn can_i(caller: &Caller) -> Result<Verdict, Unusable> {
     match caller.output {
         Output::Text => say(match outcome {
             Outcome::Allow => "yes\n",
-            Outcome::Filter => "filtered\n",
+            Outcome::Filter => "partial\n",
             Outcome::Deny => "no\n",
         }),
         Output::Json => say(&format!(
             "{:#}\n",
-            json!({ "request": answer.request.to_string(), "outcome": outcome_name(outcome) })
+            json!({
+                "request": answer.request.to_string(),
+                "outcome": match outcome {
+                    Outcome::Allow | Outcome::Deny => outcome_name(outcome),
+                    Outcome::Filter => "partial",
+                },
+                "hidden": hidden_json(&answer.explanation),
+            })
         )),
     }
     Ok(verdict(outcome))
@@ -145,11 +152,19 @@ fn explanation_text(Answer { policy, request, explanation }: &Answer) -> String 
         |id: RowId| policy.row(id).map(|row| format!("policy.csv:{}: {row}", row.line)).unwrap_or_default();
     let decision = explanation.decision;
     let mut text = format!("{request}: {}\n", outcome_name(decision.outcome));
+    let filters = |id: RowId| {
+        let row = policy.row(id).filter(|_| decision.outcome == Outcome::Filter);
+        row.is_some_and(|row| matches!(row.effect, Effect::Deny(OnPartial::Filter)))
+    };
     match decision.row {
+        Some(row) if filters(row) => {}
         Some(row) => text.push_str(&format!("decided by  {}\n", line(row))),
         None => text.push_str("decided by  no row: what no row allows is denied\n"),
     }
-    for row in explanation.matched.iter().filter(|row| Some(**row) != decision.row) {
+    for row in explanation.matched.iter().filter(|row| filters(**row)) {
+        text.push_str(&format!("filtered by row {}\n", line(*row)));
+    }
+    for row in explanation.matched.iter().filter(|row| Some(**row) != decision.row && !filters(**row)) {
         text.push_str(&format!("matched     {}\n", line(*row)));
     }
     if let Some(keys) = explanation.uncovered.as_ref().filter(|_| !explanation.matched.is_empty()) {
@@ -179,11 +194,25 @@ fn explanation_json(Answer { policy, request, explanation }: &Answer) -> Value {
         "by": explanation.decision.row.and_then(row),
         "matched": explanation.matched.iter().filter_map(|id| row(*id)).collect::<Vec<_>>(),
         "uncovered": explanation.uncovered.as_ref().map(|keys| RangeText(keys).to_string()),
-        "hidden": explanation.hidden.iter().map(|keys| RangeText(keys).to_string()).collect::<Vec<_>>(),
+        "hidden": hidden_json(explanation),
         "nearest": nearest,
         "revision": policy.bundle().revision(),
         "digest": policy.bundle().digest(),
     })
+}
+
+fn hidden_json(explanation: &Explanation) -> Vec<String> {
+    explanation.hidden.iter().map(|keys| RangeText(keys).to_string()).collect()
+}
+
+/// Nothing for what always holds.
+fn when_text(circumstances: &[Conditions]) -> String {
+    let when: Vec<String> = circumstances.iter().map(ToString::to_string).collect();
+    if when.iter().any(|text| !text.is_empty()) {
+        format!(" when {}", when.join(" or "))
+    } else {
+        String::new()
+    }
 }
 
 pub(super) fn who_can(
@@ -204,10 +233,10 @@ pub(super) fn who_can(
         Output::Text => {
             let mut text = String::new();
             for holder in &holders {
-                let when: Vec<String> = holder.when.iter().map(ToString::to_string).collect();
-                text.push_str(&holder.who.to_string());
-                if when.iter().any(|text| !text.is_empty()) {
-                    text.push_str(&format!(" when {}", when.join(" or ")));
+                text.push_str(&format!("{}{}", holder.who, when_text(&holder.when)));
+                if !holder.partly.is_empty() {
+                    let joint = if holder.when.is_empty() { "" } else { "," };
+                    text.push_str(&format!("{joint} partial{}", when_text(&holder.partly)));
                 }
                 let lines: Vec<String> = holder
                     .rows
@@ -226,6 +255,7 @@ pub(super) fn who_can(
                     json!({
                         "who": holder.who.to_string(),
                         "when": holder.when.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                        "partial_when": holder.partly.iter().map(ToString::to_string).collect::<Vec<_>>(),
                         "by": holder.rows.iter().filter_map(|id| policy.row(*id)).map(row_json).collect::<Vec<_>>(),
                     })
                 })
