@@ -1,5 +1,6 @@
 //! What a request touches, in the words that a policy decides about.
 
+use crate::escalation::Grant;
 use crate::operation::LeaseId;
 use crate::range::KeyRange;
 
@@ -19,12 +20,26 @@ pub enum AdminVerb {
     /// Of the whole store.
     StoreHash,
     AlarmChange,
+    /// A copy of the whole store.
+    Snapshot,
+    /// Who the members are. etcd tells every user.
+    MemberList,
+    /// How the member does. etcd tells every user.
+    Status,
     /// Users, roles and their grants, and switching auth on or off.
     AuthChange,
+    /// Giving more than one holds, and touching `root`.
+    Escalate,
     UserList,
     RoleList,
     TenantChange,
     TenantList,
+    /// Quotas of all tenants, to see and to set.
+    Quotas,
+    /// To see the quotas of one's own keyspace.
+    OwnQuotas,
+    /// Limits in force, and who asks for how much.
+    Limits,
     /// Applying, rolling back and reading the bundle that is in force.
     Policy,
 }
@@ -36,11 +51,27 @@ impl AdminVerb {
             Self::Defragment
             | Self::StoreHash
             | Self::AlarmChange
+            | Self::Snapshot
             | Self::TenantChange
             | Self::TenantList
+            | Self::Quotas
+            | Self::Limits
             | Self::Policy => true,
-            Self::Compact | Self::Hash | Self::AuthChange | Self::UserList | Self::RoleList => false,
+            Self::Compact
+            | Self::Hash
+            | Self::MemberList
+            | Self::Status
+            | Self::AuthChange
+            | Self::Escalate
+            | Self::UserList
+            | Self::RoleList
+            | Self::OwnQuotas => false,
         }
+    }
+
+    /// What etcd asks a login for and no right: a row can only take it away.
+    pub fn is_of_every_user(self) -> bool {
+        matches!(self, Self::MemberList | Self::Status)
     }
 }
 
@@ -65,6 +96,8 @@ pub enum Access {
         action: KeyAction,
     },
     Admin(AdminVerb),
+    /// As much as a change of users and roles would let somebody do, or the right to give more.
+    Grant(Grant),
     /// A user's own record, or the right to see others'.
     UserRecord(String),
     /// A role that the caller holds, or the right to see others.

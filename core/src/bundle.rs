@@ -4,8 +4,9 @@
 //! allow it and the bundle does not deny it. Only `policies` knows what is in a bundle.
 
 use crate::access::{Access, AdminVerb, KeyAction};
-use crate::auth::KeyspaceId;
+use crate::auth::{KeyspaceId, Permission, ROOT};
 use crate::caller::{Caller, Groups, Origin};
+use crate::escalation::{Grant, Reach, RightsOf};
 use crate::policy::{Decision, Fence, Policy};
 use crate::range::KeyRange;
 use crate::sight::Sight;
@@ -76,6 +77,8 @@ pub struct Denial {
     pub method: String,
     /// What it wanted, in the words of `keygate policy explain`; of a large one the beginning.
     pub requests: Vec<String>,
+    /// Of a change of users and roles: what it would have handed on that its caller does not hold; the first few.
+    pub lacking: Vec<String>,
 }
 
 /// What a bundle says of itself.
@@ -179,8 +182,20 @@ pub trait Rules: Send + Sync {
     /// The same for a read, where rows that would rather hide their keys than refuse the whole may do so.
     fn sight(&self, asking: &Asking<'_>, range: &KeyRange) -> SightRuling;
     fn admin(&self, asking: &Asking<'_>, verb: AdminVerb) -> Ruling;
+    /// What somebody given `gift` could do now or later that the asker could not do under the same circumstances:
+    /// the first few, in words. `own`: do the tables let the asker do it?
+    fn beyond(&self, asking: &Asking<'_>, own: &dyn Fn(&Access) -> bool, gift: &Gift<'_>) -> Vec<String>;
     /// When, after `asking.now`, rulings about keys may change for this caller because time passes.
     fn until(&self, asking: &Asking<'_>, action: KeyAction) -> Option<i64>;
+}
+
+/// What somebody is to be given.
+#[derive(Clone, Copy, Debug)]
+pub struct Gift<'a> {
+    /// Whatever the circumstances.
+    pub permissions: &'a [Permission],
+    /// Whose rows bind the receiver and are given along; `None`: it may be anybody.
+    pub user: Option<&'a str>,
 }
 
 /// What is in force beside the tables, and since which revision.
@@ -237,6 +252,40 @@ impl<'a> InForce<'a> {
         self.tables.decide_other(caller, &Access::Admin(AdminVerb::AuthChange)) == Decision::Allow
     }
 
+    /// What the change would hand on that the caller does not hold: the first few, in words. Empty where the caller
+    /// may give more than they hold.
+    pub fn lacking(&self, caller: &Caller, grant: &Grant) -> Vec<String> {
+        if self.decide_other(caller, &Access::Admin(AdminVerb::Escalate)) == Decision::Allow {
+            return Vec::new();
+        }
+        let mut permissions = Vec::new();
+        let mut tables = |of: RightsOf<'_>| self.tables.rights(of, &mut |own| permissions.push(own.clone()));
+        let (reach, user) = match grant {
+            Grant::Keys(permission) => {
+                permissions.push(permission.clone());
+                (Reach::Listed, None)
+            }
+            // The role can be held without having been made.
+            Grant::Role(role) if role == ROOT => (Reach::Everything, None),
+            Grant::Role(role) => (tables(RightsOf::Role(role)), None),
+            Grant::User(user) => (tables(RightsOf::User(user)), Some(user.as_str())),
+            Grant::RootOf(user) => match tables(RightsOf::User(user)) {
+                Reach::Listed => return Vec::new(),
+                Reach::Everything => (Reach::Everything, None),
+            },
+        };
+        match (reach, self.asking(caller)) {
+            (Reach::Listed, Some((rules, asking))) => {
+                let own = |access: &Access| self.tables.decide_other(caller, access) == Decision::Allow;
+                rules.beyond(&asking, &own, &Gift { permissions: &permissions, user })
+            }
+            // Without a bundle only root, who may give everything, changes users and roles.
+            (Reach::Everything, _) | (Reach::Listed, None) => {
+                vec![format!("everything, as the role `{ROOT}` has it")]
+            }
+        }
+    }
+
     fn record(&self, caller: &Caller, access: &Access, verb: AdminVerb) -> Decision {
         let own = self.tables.decide_other(caller, access);
         match self.asking(caller).map(|(rules, asking)| rules.admin(&asking, verb)) {
@@ -287,6 +336,15 @@ impl Policy for InForce<'_> {
     fn decide_other(&self, caller: &Caller, access: &Access) -> Decision {
         let own = || self.tables.decide_other(caller, access);
         match access {
+            Access::Admin(verb) if verb.is_of_every_user() => {
+                match self.asking(caller).map(|(rules, asking)| rules.admin(&asking, *verb)) {
+                    Some(Ruling::Deny) => Decision::Deny,
+                    Some(Ruling::Allow | Ruling::Silent) => Decision::Allow,
+                    None => own(),
+                }
+            }
+            Access::Grant(grant) if self.lacking(caller, grant).is_empty() => Decision::Allow,
+            Access::Grant(_) => Decision::Deny,
             Access::Admin(verb) => match self.asking(caller) {
                 None => own(),
                 Some((rules, asking)) => joined(rules.admin(&asking, *verb), own),
@@ -298,5 +356,9 @@ impl Policy for InForce<'_> {
             Access::KeysOfLease { .. } | Access::KeysOfAllLeases { .. } => Decision::Deny,
             Access::Open | Access::Authenticated => own(),
         }
+    }
+
+    fn rights(&self, of: RightsOf<'_>, visit: &mut dyn FnMut(&Permission)) -> Reach {
+        self.tables.rights(of, visit)
     }
 }

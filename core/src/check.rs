@@ -44,6 +44,7 @@ impl<V: ValueSize> Operation<V> {
             | Self::MemberList { .. }
             | Self::Alarm(_)
             | Self::Status
+            | Self::Snapshot
             | Self::Defragment
             | Self::Hash
             | Self::HashKv { .. }

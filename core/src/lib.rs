@@ -20,6 +20,7 @@ mod tenant;
 mod walk;
 
 mod bundle;
+mod escalation;
 mod permit;
 mod policy;
 mod sight;
@@ -38,11 +39,12 @@ pub use auth::{
     AuthTables, Credential, KeyspaceId, PasswordHash, Permission, PermissionKind, ROOT, Role, Secret, User,
 };
 pub use bundle::{
-    Asking, BUNDLE_BYTES, BUNDLE_PART, BundleAbout, BundleDigest, Denial, InForce, PlatformPolicy,
+    Asking, BUNDLE_BYTES, BUNDLE_PART, BundleAbout, BundleDigest, Denial, Gift, InForce, PlatformPolicy,
     PolicyAnswer, PolicyChange, PolicyQuestion, PolicyRevision, Rules, Ruling, SightRuling, StoredBundle,
 };
 pub use caller::{Caller, ConnectionKind, Evidence, Groups, Origin};
 pub use check::{Limits, Nesting, some_key};
+pub use escalation::{Grant, Reach, RightsOf};
 pub use limited::{Limited, Retry};
 pub use observation::{LimitInfo, LoadInfo, Observation};
 pub use operation::{

@@ -46,6 +46,8 @@ pub enum Operation<V> {
     },
     Alarm(AlarmRequest),
     Status,
+    /// Not served yet; decided all the same.
+    Snapshot,
     Defragment,
     Hash,
     HashKv {
@@ -340,6 +342,19 @@ impl<V> Operation<V> {
         )
     }
 
+    /// A change of users and roles that could let somebody do more.
+    pub fn hands_rights_on(&self) -> bool {
+        matches!(
+            self,
+            Self::AuthDisable
+                | Self::UserAdd(_)
+                | Self::UserDelete { .. }
+                | Self::UserChangePassword { .. }
+                | Self::UserGrantRole { .. }
+                | Self::RoleGrantPermission(_)
+        )
+    }
+
     /// About the platform's policy.
     pub fn is_about_policy(&self) -> bool {
         matches!(self, Self::PolicyChange(_) | Self::PolicyAsk(_))
@@ -392,6 +407,7 @@ impl<V> Operation<V> {
             | Self::LeaseLeases
             | Self::MemberList { .. }
             | Self::Status
+            | Self::Snapshot
             | Self::Defragment
             | Self::Hash
             | Self::HashKv { .. }

@@ -289,7 +289,7 @@ fn decide(
             aged?;
             decision
         }
-        Access::Admin(_) | Access::UserRecord(_) | Access::RoleRecord(_) => {
+        Access::Admin(_) | Access::Grant(_) | Access::UserRecord(_) | Access::RoleRecord(_) => {
             policy.decide_other(caller, access)
         }
     };

@@ -1,9 +1,11 @@
 //! The ports through which a decision is asked for. `policies` implements them over casbin's model.
 
 use crate::access::{Access, KeyAction};
+use crate::auth::Permission;
 use crate::auth::{AuthTables, KeyspaceId};
 use crate::bundle::{BundleDigest, Rules};
 use crate::caller::Caller;
+use crate::escalation::{Reach, RightsOf};
 use crate::operation::LeaseId;
 use crate::range::KeyRange;
 use crate::sight::Sight;
@@ -48,6 +50,11 @@ pub trait Policy: Send + Sync {
     }
     /// Any access but `Open`, `Authenticated` and those about keys.
     fn decide_other(&self, caller: &Caller, access: &Access) -> Decision;
+    /// Calls `visit` with each permission that the tables give. Whoever cannot tell answers that it is everything.
+    fn rights(&self, of: RightsOf<'_>, visit: &mut dyn FnMut(&Permission)) -> Reach {
+        let _untold = (of, visit);
+        Reach::Everything
+    }
 }
 
 /// Makes the policy of a keyspace from its rows.

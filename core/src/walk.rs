@@ -6,10 +6,11 @@
 
 use crate::access::{Access, AdminVerb, KeyAction};
 use crate::bundle::{PolicyChange, PolicyQuestion};
+use crate::escalation::{self, Grant};
 use crate::observation::Observation;
 use crate::operation::{
     AlarmAction, Compare, CompareTarget, DeleteRange, LeaseId, Operation, Put, PutLease, PutValue, Range,
-    Txn, TxnOp,
+    RoleGrant, Txn, TxnOp, UserAdd,
 };
 use crate::quota::QuotaOf;
 use crate::range::KeyRange;
@@ -71,7 +72,9 @@ impl<V> Operation<V> {
             }
             // Only `Permit::internal` proposes these; a caller who somehow did would need to be root.
             Self::LeaseExpire(_) | Self::LeaseCheckpoint(_) => visit(Access::Admin(AdminVerb::AuthChange)),
-            Self::MemberList { .. } | Self::Status => visit(Access::Authenticated),
+            Self::MemberList { .. } => visit(Access::Admin(AdminVerb::MemberList)),
+            Self::Status => visit(Access::Admin(AdminVerb::Status)),
+            Self::Snapshot => visit(Access::Admin(AdminVerb::Snapshot)),
             Self::Alarm(alarm) => match alarm.action {
                 AlarmAction::Get => visit(Access::Authenticated),
                 AlarmAction::Activate | AlarmAction::Deactivate => {
@@ -82,17 +85,23 @@ impl<V> Operation<V> {
             Self::Hash => visit(Access::Admin(AdminVerb::StoreHash)),
             Self::HashKv { .. } => visit(Access::Admin(AdminVerb::Hash)),
             Self::AuthStatus | Self::Authenticate { .. } | Self::Health => visit(Access::Open),
-            Self::AuthEnable
-            | Self::AuthDisable
-            | Self::UserAdd(_)
-            | Self::UserDelete { .. }
-            | Self::UserChangePassword { .. }
-            | Self::UserGrantRole { .. }
-            | Self::UserRevokeRole { .. }
-            | Self::RoleAdd { .. }
-            | Self::RoleDelete { .. }
-            | Self::RoleGrantPermission(_)
-            | Self::RoleRevokePermission(_) => visit(Access::Admin(AdminVerb::AuthChange)),
+            Self::AuthEnable => escalation::change(&[], None, visit),
+            Self::AuthDisable => escalation::switching_off(visit),
+            Self::UserAdd(UserAdd { name, .. }) | Self::UserChangePassword { name, .. } => {
+                escalation::change(&[name], Some(Grant::User(name.clone())), visit);
+            }
+            Self::UserDelete { name } => {
+                escalation::change(&[name], Some(Grant::RootOf(name.clone())), visit);
+            }
+            Self::UserGrantRole { user, role } => {
+                escalation::change(&[user, role], Some(Grant::Role(role.clone())), visit);
+            }
+            Self::UserRevokeRole { user, role } => escalation::change(&[user, role], None, visit),
+            Self::RoleAdd { name } | Self::RoleDelete { name } => escalation::change(&[name], None, visit),
+            Self::RoleGrantPermission(RoleGrant { role, permission }) => {
+                escalation::change(&[role], Some(Grant::Keys(permission.clone())), visit);
+            }
+            Self::RoleRevokePermission(revoke) => escalation::change(&[&revoke.role], None, visit),
             Self::UserGet { name } => visit(Access::UserRecord(name.clone())),
             Self::RoleGet { name } => visit(Access::RoleRecord(name.clone())),
             Self::UserList => visit(Access::Admin(AdminVerb::UserList)),
@@ -100,14 +109,16 @@ impl<V> Operation<V> {
             Self::TenantCreate(_) | Self::TenantChange { .. } | Self::TenantDelete { .. } => {
                 visit(Access::Admin(AdminVerb::TenantChange));
             }
-            Self::TenantGet { .. } | Self::TenantList | Self::Observe(_) => {
-                visit(Access::Admin(AdminVerb::TenantList))
+            Self::TenantGet { .. } | Self::TenantList => visit(Access::Admin(AdminVerb::TenantList)),
+            Self::Observe(Observation::Limits | Observation::Load { .. }) => {
+                visit(Access::Admin(AdminVerb::Limits));
             }
-            Self::QuotaSet(_) => visit(Access::Admin(AdminVerb::TenantChange)),
             // A tenant's root may know why its writes are refused.
-            Self::QuotaShow(QuotaOf::Own) => visit(Access::Admin(AdminVerb::AuthChange)),
-            Self::QuotaShow(QuotaOf::Default | QuotaOf::Tenant(_) | QuotaOf::All) | Self::QuotaRecount(_) => {
-                visit(Access::Admin(AdminVerb::TenantList));
+            Self::QuotaShow(QuotaOf::Own) => visit(Access::Admin(AdminVerb::OwnQuotas)),
+            Self::QuotaShow(QuotaOf::Default | QuotaOf::Tenant(_) | QuotaOf::All)
+            | Self::QuotaSet(_)
+            | Self::QuotaRecount(_) => {
+                visit(Access::Admin(AdminVerb::Quotas));
             }
             Self::PolicyChange(_) | Self::PolicyAsk(_) => visit(Access::Admin(AdminVerb::Policy)),
         }
@@ -137,6 +148,7 @@ impl<V> Operation<V> {
             Self::MemberList { linearizable } => Operation::MemberList { linearizable },
             Self::Alarm(v) => Operation::Alarm(v),
             Self::Status => Operation::Status,
+            Self::Snapshot => Operation::Snapshot,
             Self::Defragment => Operation::Defragment,
             Self::Hash => Operation::Hash,
             Self::HashKv { revision } => Operation::HashKv { revision },
@@ -193,6 +205,7 @@ impl<V> Operation<V> {
             Self::LeaseCheckpoint(_) => "internal/LeaseCheckpoint",
             Self::MemberList { .. } => "etcdserverpb.Cluster/MemberList",
             Self::Alarm(_) => "etcdserverpb.Maintenance/Alarm",
+            Self::Snapshot => "etcdserverpb.Maintenance/Snapshot",
             Self::Status => "etcdserverpb.Maintenance/Status",
             Self::Defragment => "etcdserverpb.Maintenance/Defragment",
             Self::Hash => "etcdserverpb.Maintenance/Hash",
@@ -263,6 +276,7 @@ impl<V: ValueSize> Operation<V> {
             | Self::MemberList { .. }
             | Self::Alarm(_)
             | Self::Status
+            | Self::Snapshot
             | Self::Defragment
             | Self::Hash
             | Self::HashKv { .. }

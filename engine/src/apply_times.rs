@@ -122,6 +122,7 @@ pub(crate) fn kind_of<V>(operation: &Operation<V>) -> Option<usize> {
         | Operation::LeaseLeases
         | Operation::MemberList { .. }
         | Operation::Status
+        | Operation::Snapshot
         | Operation::Defragment
         | Operation::Hash
         | Operation::HashKv { .. }

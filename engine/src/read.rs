@@ -75,6 +75,8 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
         Operation::QuotaShow(of) => reply(Answer::Quotas(quota::show(view, id, of)?)),
         Operation::QuotaRecount(of) => quota::recount(port, view, id, of).await,
         Operation::Health => reply(Answer::Serving),
+        // To those who may; the others are told that they may not, as by etcd.
+        Operation::Snapshot => Err(Refusal::Unimplemented),
         Operation::RangeStream(_)
         | Operation::Put(_)
         | Operation::DeleteRange(_)

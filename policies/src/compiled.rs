@@ -9,7 +9,8 @@ use crate::group::{Group, Groups, Roles};
 use ahash::RandomState;
 use arc_swap::ArcSwapOption;
 use keygate_core::{
-    Access, AuthTables, Caller, Decision, Fence, KeyAction, KeyRange, Policy, ROOT, Role, User,
+    Access, AuthTables, Caller, Decision, Fence, KeyAction, KeyRange, Permission, Policy, ROOT, Reach,
+    RightsOf, Role, User,
 };
 use std::sync::Arc;
 
@@ -95,9 +96,10 @@ impl CompiledPolicy {
             Access::Open | Access::Authenticated => true,
             Access::Keys { action, range } => slot.has_root_role || self.allows_keys(slot, *action, range),
             // Which keys a lease has is not known here; whoever does asks about them one by one.
-            Access::KeysOfLease { .. } | Access::KeysOfAllLeases { .. } | Access::Admin(_) => {
+            Access::KeysOfLease { .. } | Access::KeysOfAllLeases { .. } | Access::Grant(_) => {
                 slot.has_root_role
             }
+            Access::Admin(verb) => slot.has_root_role || verb.is_of_every_user(),
             Access::UserRecord(name) => slot.has_root_role || name == user,
             Access::RoleRecord(name) => slot.has_root_role || slot.user.roles.contains(name),
         })
@@ -124,6 +126,23 @@ impl Policy for CompiledPolicy {
 
     fn decide_other(&self, caller: &Caller, access: &Access) -> Decision {
         caller.name().map_or(Decision::Deny, |name| self.user_decide_other(name, access))
+    }
+
+    fn rights(&self, of: RightsOf<'_>, visit: &mut dyn FnMut(&Permission)) -> Reach {
+        let mut tell = |role: &str| {
+            self.tables.roles.get(role).into_iter().flat_map(|role| &role.permissions).for_each(&mut *visit);
+        };
+        match of {
+            RightsOf::Role(role) => tell(role),
+            RightsOf::User(user) => {
+                let Some(slot) = self.users.get(user) else { return Reach::Listed };
+                if slot.has_root_role {
+                    return Reach::Everything;
+                }
+                slot.user.roles.iter().for_each(|role| tell(role));
+            }
+        }
+        Reach::Listed
     }
 }
 

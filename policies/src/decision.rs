@@ -4,6 +4,8 @@
 //! keys in turn: deny rows first, then allow rows, which may cover a range together. Nothing is cached and
 //! nothing is locked, so the thousandth question costs what the first one did.
 
+mod beyond;
+
 use crate::bundle::{Action, Bundle, Conditions, Context, Effect, Instant, OnPartial, Row, Subject, Tenant};
 use crate::membership::{Applying, Membership};
 use crate::segments::{End, RowId, Segments, range_of};

@@ -170,9 +170,11 @@ impl Oracle {
             Access::Open => return Ok(true),
             Access::Authenticated => (rows::user_name(user), "user-record"),
             Access::Keys { action, range } => return self.allows_keys(user, *action, range),
-            Access::KeysOfLease { .. } | Access::KeysOfAllLeases { .. } | Access::Admin(_) => {
-                (String::new(), "admin")
-            }
+            Access::Admin(verb) if verb.is_of_every_user() => (rows::user_name(user), "user-record"),
+            Access::KeysOfLease { .. }
+            | Access::KeysOfAllLeases { .. }
+            | Access::Grant(_)
+            | Access::Admin(_) => (String::new(), "admin"),
             Access::UserRecord(name) => (rows::user_name(name), "user-record"),
             Access::RoleRecord(name) => (rows::role_name(name), "role-record"),
         };

@@ -7,7 +7,8 @@ use crate::testing::run_tests;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use keygate_core::{
-    AdminVerb, Asking, BundleAbout, BundleDigest, KeyAction, KeyRange, Rules, Ruling, SightRuling,
+    Access, AdminVerb, Asking, BundleAbout, BundleDigest, Gift, KeyAction, KeyRange, Rules, Ruling,
+    SightRuling,
 };
 use smallvec::SmallVec;
 use std::fmt::Write as _;
@@ -170,6 +171,12 @@ impl Rules for BundlePolicy {
 
     fn admin(&self, asking: &Asking<'_>, verb: AdminVerb) -> Ruling {
         self.ruling(asking, Action::Verb(Verb::from(verb)), &KeyRange::everything())
+    }
+
+    fn beyond(&self, asking: &Asking<'_>, own: &dyn Fn(&Access) -> bool, gift: &Gift<'_>) -> Vec<String> {
+        let groups: SmallVec<[&str; 8]> = asking.groups.names().iter().map(AsRef::as_ref).collect();
+        let giver = Asker { tenant: asking.tenant, user: asking.name, groups: &groups };
+        self.beyond_giver(&giver, Instant(asking.now), own, gift)
     }
 
     fn until(&self, asking: &Asking<'_>, action: KeyAction) -> Option<i64> {

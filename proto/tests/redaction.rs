@@ -30,6 +30,7 @@ const SHOWN: &[&str] = &[
     "hosts",
     "key",
     "keys",
+    "lacking",
     "limit",
     "manifest",
     "method",

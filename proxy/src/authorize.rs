@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use keygate_core::{Caller, DEFAULT_TENANT, InForce, KeyAction, Operation, Permit, Plaintext, Refusal};
+use keygate_core::{
+    Access, AdminVerb, Caller, DEFAULT_TENANT, Decision, InForce, KeyAction, Operation, Permit, Plaintext,
+    Policy as _, Refusal,
+};
 use keygate_engine::{Keyspace, View};
 use tokio::time::Instant;
 
@@ -30,6 +33,23 @@ pub fn obtain(
         return Err(Refusal::AuthDisableRefused);
     }
     Ok(permit)
+}
+
+/// What a change of users and roles would hand on that the caller, who may change them, does not hold: in words.
+pub fn lacking(view: &View, caller: &Caller, operation: &Operation<Plaintext>) -> Vec<String> {
+    let Ok(keyspace) = keyspace(view, caller) else { return Vec::new() };
+    let policy = in_force(view, keyspace);
+    // Whoever may not change them at all lacks that, and is not worth the work.
+    if policy.decide_other(caller, &Access::Admin(AdminVerb::AuthChange)) == Decision::Deny {
+        return Vec::new();
+    }
+    let mut lacking = Vec::new();
+    operation.accesses(&mut |access| {
+        if let Access::Grant(grant) = access {
+            lacking.extend(policy.lacking(caller, &grant));
+        }
+    });
+    lacking
 }
 
 /// Until when what was decided about reading keys holds, if time alone can change it.

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::authorize;
 use keygate_core::{Access, Caller, DEFAULT_TENANT, Denial, KeyRange, Operation, Origin, Plaintext, Refusal};
 use keygate_engine::View;
 use keygate_policies::bundle::{Action, Request, Verb};
@@ -46,6 +47,7 @@ impl Denials {
                 requests.extend(told(access));
             }
         });
+        let lacking = authorize::lacking(view, caller, operation);
         let denial = Denial {
             decision,
             at: i64::try_from(now).unwrap_or(i64::MAX),
@@ -56,6 +58,7 @@ impl Denials {
             origin,
             method: operation.method().to_owned(),
             requests,
+            lacking: lacking.into_iter().filter(|text| text.len() <= 8 * LONGEST).collect(),
         };
         let mut kept = self.kept.lock();
         if kept.len() >= KEPT {
@@ -85,7 +88,8 @@ fn told(access: Access) -> Option<String> {
         Access::KeysOfLease { action, .. } | Access::KeysOfAllLeases { action } => {
             (action.into(), KeyRange::everything())
         }
-        Access::Open | Access::Authenticated => return None,
+        // What is lacking is told apart.
+        Access::Open | Access::Authenticated | Access::Grant(_) => return None,
     };
     let length = match &keys {
         KeyRange::Single(key) | KeyRange::From(key) => key.len(),

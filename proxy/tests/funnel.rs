@@ -74,8 +74,8 @@ async fn what_is_not_there_is_unimplemented_and_what_is_no_message_refused() {
             ("/etcdserverpb.KV/Rang", "unknown method Rang for service etcdserverpb.KV"),
             ("/etcdserverpb.Nothing/Range", "unknown service etcdserverpb.Nothing"),
             (
-                "/etcdserverpb.Maintenance/Snapshot",
-                "unknown method Snapshot for service etcdserverpb.Maintenance",
+                "/etcdserverpb.Maintenance/MoveLeader",
+                "unknown method MoveLeader for service etcdserverpb.Maintenance",
             ),
         ] {
             let status = caller.raw(path, Vec::new()).await.unwrap_err();

@@ -36,6 +36,7 @@ impl Keyspace {
             | Operation::MemberList { .. }
             | Operation::Alarm(_)
             | Operation::Status
+            | Operation::Snapshot
             | Operation::Defragment
             | Operation::Hash
             | Operation::HashKv { .. }

@@ -151,6 +151,7 @@ impl<'a> BodyRef<'a> {
             | Operation::LeaseLeases
             | Operation::MemberList { .. }
             | Operation::Status
+            | Operation::Snapshot
             | Operation::Defragment
             | Operation::Hash
             | Operation::HashKv { .. }

@@ -255,6 +255,10 @@ impl Keyspace {
             Err(_) if platform.rules.is_some() => Err(Refusal::StalePermit),
             // Whoever was the platform's root when it was decided was not asked about by the bundle.
             Ok(()) if platform.rules.is_some() && self.id == KeyspaceId::DEFAULT => Err(Refusal::StalePermit),
+            // What is handed on depends on tables and bundle together, for a tenant's root too.
+            Ok(()) if platform.rules.is_some() && command.operation.hands_rights_on() => {
+                Err(Refusal::StalePermit)
+            }
             decided => decided,
         }
     }
@@ -310,6 +314,7 @@ impl Keyspace {
             | Operation::LeaseLeases
             | Operation::MemberList { .. }
             | Operation::Status
+            | Operation::Snapshot
             | Operation::Defragment
             | Operation::Hash
             | Operation::HashKv { .. }

@@ -34,29 +34,41 @@ pub enum Verb {
     Alarm,
     Hash,
     MemberList,
+    Status,
+    /// Changing users, roles and what they may do.
     Auth,
+    /// Giving more than one holds.
+    Escalate,
     UserList,
     RoleList,
     /// Making, changing and deleting tenants.
     Tenants,
     TenantList,
+    /// Seeing and setting quotas.
+    Quota,
+    /// Seeing limits, and who asks for how much.
+    Limits,
     /// Applying, rolling back and reading bundles.
     Policy,
 }
 
 impl Verb {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Compact,
         Self::Snapshot,
         Self::Defrag,
         Self::Alarm,
         Self::Hash,
         Self::MemberList,
+        Self::Status,
         Self::Auth,
+        Self::Escalate,
         Self::UserList,
         Self::RoleList,
         Self::Tenants,
         Self::TenantList,
+        Self::Quota,
+        Self::Limits,
         Self::Policy,
     ];
 
@@ -68,12 +80,38 @@ impl Verb {
             Self::Alarm => "alarm",
             Self::Hash => "hash",
             Self::MemberList => "member-list",
+            Self::Status => "status",
             Self::Auth => "auth",
+            Self::Escalate => "escalate",
             Self::UserList => "user-list",
             Self::RoleList => "role-list",
             Self::Tenants => "tenants",
             Self::TenantList => "tenant-list",
+            Self::Quota => "quota",
+            Self::Limits => "limits",
             Self::Policy => "policy",
+        }
+    }
+
+    /// The right within a keyspace, where a verb stands for two.
+    pub fn right(self) -> AdminVerb {
+        match self {
+            Self::Compact => AdminVerb::Compact,
+            Self::Snapshot => AdminVerb::Snapshot,
+            Self::Defrag => AdminVerb::Defragment,
+            Self::Alarm => AdminVerb::AlarmChange,
+            Self::Hash => AdminVerb::Hash,
+            Self::MemberList => AdminVerb::MemberList,
+            Self::Status => AdminVerb::Status,
+            Self::Auth => AdminVerb::AuthChange,
+            Self::Escalate => AdminVerb::Escalate,
+            Self::UserList => AdminVerb::UserList,
+            Self::RoleList => AdminVerb::RoleList,
+            Self::Tenants => AdminVerb::TenantChange,
+            Self::TenantList => AdminVerb::TenantList,
+            Self::Quota => AdminVerb::OwnQuotas,
+            Self::Limits => AdminVerb::Limits,
+            Self::Policy => AdminVerb::Policy,
         }
     }
 }
@@ -85,7 +123,13 @@ impl From<AdminVerb> for Verb {
             AdminVerb::Defragment => Self::Defrag,
             AdminVerb::Hash | AdminVerb::StoreHash => Self::Hash,
             AdminVerb::AlarmChange => Self::Alarm,
+            AdminVerb::Snapshot => Self::Snapshot,
+            AdminVerb::MemberList => Self::MemberList,
+            AdminVerb::Status => Self::Status,
             AdminVerb::AuthChange => Self::Auth,
+            AdminVerb::Escalate => Self::Escalate,
+            AdminVerb::Quotas | AdminVerb::OwnQuotas => Self::Quota,
+            AdminVerb::Limits => Self::Limits,
             AdminVerb::UserList => Self::UserList,
             AdminVerb::RoleList => Self::RoleList,
             AdminVerb::TenantChange => Self::Tenants,

@@ -94,8 +94,14 @@ fn subject(row: &Row, report: &mut dyn FnMut(Rule, &'static str, String)) {
         let message = "the row is for everybody who has logged in, whoever that will be".to_owned();
         report(Rule::SubjectWildcard, "SUBJECT", message);
     }
-    if row.action == RowAction::Verb(Verb::Auth) {
-        let message = format!("`{}` may change users, roles and what they may do", row.subject);
+    let writes = match row.action {
+        RowAction::Verb(Verb::Auth) => Some("change users, roles and what they may do"),
+        RowAction::Verb(Verb::Policy) => Some("put another bundle in force"),
+        RowAction::Verb(Verb::Escalate) => Some("give what it does not hold"),
+        _ => None,
+    };
+    if let Some(writes) = writes {
+        let message = format!("`{}` may {writes}", row.subject);
         report(Rule::PolicyWritable, "ACTION", message);
     }
 }

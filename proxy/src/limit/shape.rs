@@ -45,6 +45,7 @@ impl Class {
             | Operation::LeaseLeases
             | Operation::MemberList { .. }
             | Operation::Status
+            | Operation::Snapshot
             | Operation::QuotaShow(_)
             | Operation::AuthStatus => Self::Read,
             Operation::LeaseKeepAlive(_) => Self::KeepAlive,

@@ -119,7 +119,8 @@ pub(super) static METHODS: &[Method] = &[
     unary!("/etcdserverpb.Maintenance/Defragment", defragment),
     unary!("/etcdserverpb.Maintenance/Hash", hash),
     unary!("/etcdserverpb.Maintenance/HashKV", hash_kv),
-    other("/etcdserverpb.Maintenance/Snapshot", Kind::Later),
+    // Decided like any other, and then refused: whoever may not is told so first, as by etcd.
+    unary!("/etcdserverpb.Maintenance/Snapshot", snapshot, nothing),
     other("/etcdserverpb.Maintenance/MoveLeader", Kind::Later),
     other("/etcdserverpb.Maintenance/Downgrade", Kind::Later),
     unary!("/etcdserverpb.Auth/AuthEnable", auth_enable),

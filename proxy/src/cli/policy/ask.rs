@@ -127,6 +127,10 @@ fn denial(caller: &Caller, decision: u64) -> Result<Verdict, Unusable> {
                 told.policy_revision
             );
             answers.iter().for_each(|answer| text.push_str(&explanation_text(answer)));
+            told.lacking.iter().for_each(|lacks| text.push_str(&format!("not held    {lacks}\n")));
+            if !told.lacking.is_empty() {
+                text.push_str("nobody hands on what they do not hold: the verb `escalate` would allow it\n");
+            }
             say(&text);
         }
         Output::Json => say(&format!(
@@ -140,6 +144,7 @@ fn denial(caller: &Caller, decision: u64) -> Result<Verdict, Unusable> {
                 "source": told.source,
                 "connection": told.connection,
                 "policy_revision": told.policy_revision,
+                "not_held": told.lacking,
                 "requests": answers.iter().map(explanation_json).collect::<Vec<_>>(),
             })
         )),

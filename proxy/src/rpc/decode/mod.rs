@@ -118,6 +118,11 @@ pub(super) fn status(bytes: Bytes, _: &Limits) -> Decoded {
     Ok(Operation::Status)
 }
 
+pub(super) fn snapshot(bytes: Bytes, _: &Limits) -> Decoded {
+    let pb::SnapshotRequest {} = message(bytes)?;
+    Ok(Operation::Snapshot)
+}
+
 pub(super) fn defragment(bytes: Bytes, _: &Limits) -> Decoded {
     let pb::DefragmentRequest {} = message(bytes)?;
     Ok(Operation::Defragment)

@@ -27,6 +27,11 @@ pub(in crate::rpc) fn member_list(
     Ok(pb::MemberListResponse { header, members })
 }
 
+/// Of what is refused to everybody.
+pub(in crate::rpc) fn nothing(_: Identity, _: Reply<Plaintext>) -> Encoded<pb::SnapshotResponse> {
+    Err(ANOTHER_ANSWER)
+}
+
 pub(in crate::rpc) fn alarm(identity: Identity, reply: Reply<Plaintext>) -> Encoded<pb::AlarmResponse> {
     let header = header_of(identity, &reply);
     let Answer::Alarms(alarms) = reply.answer else { return Err(ANOTHER_ANSWER) };

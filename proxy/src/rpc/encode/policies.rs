@@ -54,7 +54,8 @@ pub(in crate::rpc) fn policy_denial(
     reply: Reply<Plaintext>,
 ) -> Encoded<pb::PolicyDenialResponse> {
     let PolicyAnswer::Denial(denial) = of(reply)? else { return Err(ANOTHER_ANSWER) };
-    let Denial { decision: _, at, policy_revision, tenant, user, groups, origin, method, requests } = denial;
+    let Denial { decision: _, at, policy_revision, tenant, user, groups, origin, method, requests, lacking } =
+        denial;
     Ok(pb::PolicyDenialResponse {
         at,
         policy_revision,
@@ -65,6 +66,7 @@ pub(in crate::rpc) fn policy_denial(
         connection: origin.connection.map_or(String::new(), |kind| kind.name().to_owned()),
         method,
         requests,
+        lacking,
     })
 }
 
