@@ -79,9 +79,9 @@ fn run(operation: Operation<keygate_core::Sealed>, member: &mut Member, model: &
 
 fn look(query: &Range, member: &Member, model: &Model) {
     let expected = model.range(query).map_err(ReadError::from);
-    assert_eq!(member.space().range(query, &member.store), expected, "{query:?}");
+    assert_eq!(member.space().range(query, &Sight::WHOLE, &member.store), expected, "{query:?}");
     // Memory alone answers the same, or says that it cannot.
-    match member.space().range(query, &MemoryOnly) {
+    match member.space().range(query, &Sight::WHOLE, &MemoryOnly) {
         Err(ReadError::NeedsStore) => {}
         answer => assert_eq!(answer, expected, "{query:?}, from memory"),
     }

@@ -48,7 +48,10 @@ fn all_wrong_columns_of_all_rows_are_reported_at_once() {
                   p, role:r, pay, *, compact, allow\n\
                   p, role:r, pay, *, read, allow, on_partial=filter\n\
                   p, \"role:r\", pay, *, read, allow\n\
-                  p, role:*, pay, *, read, allow\n";
+                  p, role:*, pay, *, read, allow\n\
+                  p, role:r, pay, *, write, deny, on_partial=filter\n\
+                  p, role:r, pay, -, compact, deny, on_partial=filter\n\
+                  p, role:r, pay, *, readwrite, allow, on_partial=reject\n";
     assert_eq!(
         found(&files(policy, "g, user:*, group:g, -\ng, user:u, role:ghost, pay\n", "")),
         [
@@ -67,6 +70,9 @@ fn all_wrong_columns_of_all_rows_are_reported_at_once() {
             "policy.csv:7 condition-invalid CONDITIONS",
             "policy.csv:8 file-encoding -",
             "policy.csv:9 row-value SUBJECT",
+            "policy.csv:10 condition-invalid CONDITIONS",
+            "policy.csv:11 condition-invalid CONDITIONS",
+            "policy.csv:12 condition-invalid CONDITIONS",
             "roles.csv:1 row-value MEMBER",
             "roles.csv:1 row-value ROLE",
             "roles.csv:1 row-value TENANT",

@@ -300,3 +300,22 @@ fn a_change_that_shows_in_company_only_is_told() {
         ["pay: group:g with group:h gains read =a"]
     );
 }
+
+/// Refusing a range and leaving keys out of it are different rights.
+#[test]
+fn a_row_that_hides_instead_of_refusing_is_a_difference() {
+    let bundle = |on_partial: &str| {
+        let rows = format!(
+            "p, user:a, pay, /a/*, readwrite, allow\np, user:a, pay, /a/x/*, readwrite, deny{on_partial}\n"
+        );
+        bundles::bundle(&rows, "")
+    };
+    let told = |before: &str, after: &str| -> Vec<String> {
+        let (before, after) = (bundle(before), bundle(after));
+        diff(&before, &after).iter().map(ToString::to_string).collect()
+    };
+    let filter = ", on_partial=filter";
+    assert_eq!(told("", filter), ["pay: user:a may ask around, without seeing, read /a/x/*"]);
+    assert_eq!(told(filter, ""), ["pay: user:a may no longer ask around read /a/x/*"]);
+    assert!(told("", ", on_partial=reject").is_empty() && told(filter, filter).is_empty());
+}

@@ -166,6 +166,8 @@ fn a_whole_sight_is_taken_for_granted_where_it_is_listed() {
         // What rows say, when none of them hides anything.
         "policies/src/decision.rs",
     ];
+    let found = files_naming("Sight::without", &["engine", "policies", "proxy"]);
+    assert_eq!(found, ["policies/src/decision.rs".to_owned()].into(), "only a policy hides keys");
     let found = files_naming("WHOLE", &["engine", "policies", "proxy"]);
     assert_eq!(found, listed.map(str::to_owned).into_iter().collect());
 }

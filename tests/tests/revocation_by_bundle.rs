@@ -9,7 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -98,6 +98,111 @@ async fn nothing_is_done_or_seen_above_the_revision_of_an_acknowledged_bundle() 
         let alice = Client::connect(&server.endpoint).await.unwrap().login("alice", "secret").await.unwrap();
         assert_eq!(put(&alice, "/w/a").await.is_ok(), allowed);
     }
+}
+
+const HIDE: &str = "p, user:alice, default, /w/*, readwrite, allow\np, user:*, default, /w/h*, read, deny, on_partial=filter\n";
+/// No bundle hides anything.
+const NOTHING: i64 = i64::MAX;
+
+/// Watches that stay open while keys are hidden and shown again, and hidden keys are written all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_shows_nothing_of_a_key_above_the_revision_of_the_bundle_that_hides_it() {
+    let rounds = count_from_env("KEYGATE_BUNDLE_ROUNDS", 6);
+    let watches = count_from_env("KEYGATE_BUNDLE_WATCHES", 30);
+    let plan = Plan::new(Program::Keygate, Protection::Password).flags(&["--bcrypt-cost", "4"]);
+    let server = Server::start(plan).await.unwrap();
+    let root = server.root().await.unwrap();
+    let (name, password) = ("alice".to_owned(), "secret".to_owned());
+    root.auth().user_add(AuthUserAddRequest { name, password, ..Default::default() }).await.unwrap();
+    let alice = Client::connect(&server.endpoint).await.unwrap().login("alice", "secret").await.unwrap();
+    apply(&root, GRANT, 1).await;
+
+    let (horizon, stop) = (Arc::new(AtomicI64::new(NOTHING)), Arc::new(AtomicBool::new(false)));
+    let mut watching = Vec::new();
+    for _ in 0..watches {
+        let (marked, watch) = (Arc::new(AtomicI64::new(0)), open_watch(&alice).await);
+        watching.push((marked.clone(), tokio::spawn(follow_visible(watch, horizon.clone(), marked))));
+    }
+    let writing: Vec<_> =
+        (0..4).map(|name| tokio::spawn(put_both(root.clone(), name, stop.clone()))).collect();
+    let (mut hidden, mut newest) = (0, 0);
+    for round in 1..=rounds {
+        let from = apply(&root, HIDE, round * 2).await.at_revision;
+        // From here on whatever arrives was sent under it, or has a revision up to it.
+        horizon.store(from, Ordering::SeqCst);
+        let pause = rand::rng().random_range(20..120);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let found = alice.kv().range(range()).await.unwrap().into_inner();
+        assert!(found.kvs.iter().all(|kv| !kv.key.starts_with(b"/w/h")), "{found:?}");
+        assert_eq!(found.count, found.kvs.len() as i64);
+        for _ in 0..10 {
+            newest = put(&root, "/w/h/mark").await.unwrap();
+        }
+        hidden += newest - from;
+        horizon.store(NOTHING, Ordering::SeqCst);
+        apply(&root, GRANT, round * 2 + 1).await;
+        // They are all still open, and see what was hidden.
+        let mark = put(&root, "/w/h/mark").await.unwrap();
+        for (marked, _) in &watching {
+            let seen = async {
+                while marked.load(Ordering::SeqCst) < mark {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), seen).await.expect("it is shown again");
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut visible = Vec::new();
+    for writer in writing {
+        visible.extend(writer.await.unwrap());
+    }
+    visible.sort_unstable();
+    apply(&root, REVOKES[0], rounds * 2 + 2).await;
+    put(&root, "/w/v/after").await.unwrap();
+    let mut events = 0;
+    for (_, watch) in watching {
+        let seen = tokio::time::timeout(Duration::from_secs(60), watch).await.expect("it ends").unwrap();
+        assert_eq!(seen, visible, "each visible event once, in order");
+        events += seen.len();
+    }
+    println!("hidden: {rounds} bundles, {hidden} revisions while hidden, {events} visible events checked");
+    assert!(hidden > 50 && events > 1_000, "too little was tried to mean anything");
+}
+
+/// Puts a hidden and a visible key in turn. Answers the revisions of the visible ones.
+async fn put_both(root: Client, name: usize, stop: Arc<AtomicBool>) -> Vec<i64> {
+    let mut visible = Vec::new();
+    while !stop.load(Ordering::SeqCst) {
+        put(&root, &format!("/w/h/{name}")).await.unwrap();
+        visible.push(put(&root, &format!("/w/v/{name}")).await.unwrap());
+    }
+    visible
+}
+
+/// Until the watch is cancelled. Answers the revisions of what is never hidden.
+async fn follow_visible(mut watch: Watch, horizon: Arc<AtomicI64>, marked: Arc<AtomicI64>) -> Vec<i64> {
+    let mut visible = Vec::new();
+    while let Some(answer) = watch.answers.message().await.unwrap() {
+        // Looked at after the answer is here: it was sent earlier.
+        let horizon = horizon.load(Ordering::SeqCst);
+        for event in &answer.events {
+            let kv = event.kv.as_ref().unwrap();
+            if kv.key.starts_with(b"/w/v") {
+                visible.push(kv.mod_revision);
+                continue;
+            }
+            assert!(kv.mod_revision <= horizon, "{} above the bundle at {horizon}", kv.mod_revision);
+            if kv.key == "/w/h/mark" {
+                marked.store(kv.mod_revision, Ordering::SeqCst);
+            }
+        }
+        if answer.canceled {
+            assert_eq!(answer.cancel_reason, "etcdserver: permission denied");
+            break;
+        }
+    }
+    visible
 }
 
 /// Puts a bundle of these rows in force.
