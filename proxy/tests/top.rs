@@ -87,6 +87,16 @@ async fn tenants_are_shown_by_load_refusals_and_use_of_quotas() {
     assert!(whole["requests_per_second"].as_f64().unwrap() > 0.0, "{whole:#}");
     assert!(whole["refused_per_second"].is_number(), "{whole:#}");
     assert_eq!(row(&second, "default")["state"], "platform");
+    // The user behind it.
+    let busiest = &second["users"][0];
+    assert_eq!((&busiest["tenant"], &busiest["user"]), (&"pay".into(), &"root".into()), "{second:#}");
+    for counted in
+        ["requests_per_second", "refusals_per_second", "bytes_in_per_second", "bytes_out_per_second"]
+    {
+        assert!(busiest[counted].as_f64().unwrap() > 0.0, "{counted}: {busiest:#}");
+    }
+    assert!(busiest["requests"].as_u64() > busiest["refusals"].as_u64(), "{busiest:#}");
+    assert_eq!(busiest["connections"], 1, "{busiest:#}");
 
     // Without the operators' page nobody tells refusals by tenant.
     let once = answer(&server, &["top", "--interval", "0.1"]);
@@ -96,6 +106,19 @@ async fn tenants_are_shown_by_load_refusals_and_use_of_quotas() {
     let text = String::from_utf8(text.stdout).unwrap();
     let names: Vec<_> = text.lines().skip(2).filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(names, ["TENANT", "default", "pay", "quiet"], "{text}");
+
+    let shown =
+        keygate(&server, &["top", "--once", "--interval", "0.1", "--view", "users", "--limit", "1"]).output();
+    let text = String::from_utf8(shown.unwrap().stdout).unwrap();
+    let (head, user) = (text.lines().nth(2).unwrap(), text.lines().nth(3).unwrap());
+    assert!(head.starts_with("USER  TENANT") && user.starts_with("root"), "{text}");
+    assert_eq!(text.lines().count(), 4, "{text}");
+    let one = answer(&server, &["top", "--interval", "0.1", "--limit", "1", "--sort", "name"]);
+    assert_eq!((one["users"].as_array().unwrap().len(), one["tenants"].as_array().unwrap().len()), (1, 1));
+    let wrong = keygate(&server, &["top", "--view", "users", "--sort", "quota"]).output().unwrap();
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    assert_eq!(wrong.status.code(), Some(2), "{said}");
+    assert!(said.contains("sorted by requests, refused, bytes, watches, name"), "{said}");
 
     // It is the platform's.
     let user = format!("root@pay:{password}");

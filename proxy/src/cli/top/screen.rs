@@ -10,8 +10,8 @@ use rustix::termios::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::snapshot::{Sample, Snapshot, Source, order};
-use super::{Sort, said, table};
+use super::snapshot::{Sample, Snapshot, Source};
+use super::{View, Wanted, said, table};
 
 /// Another screen, so that what stood there comes back; no cursor.
 const BEGIN: &str = "\x1b[?1049h\x1b[?25l";
@@ -22,7 +22,7 @@ pub(super) async fn live(
     mut source: Source,
     mut last: Sample,
     interval: Duration,
-    mut sort: Sort,
+    mut wanted: Wanted,
 ) -> anyhow::Result<()> {
     let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -34,24 +34,26 @@ pub(super) async fn live(
     let mut shown: Option<Snapshot> = None;
     let mut trouble = None;
     loop {
-        terminal.draw(shown.as_ref(), trouble.as_deref(), sort)?;
+        terminal.draw(shown.as_ref(), trouble.as_deref(), wanted)?;
         tokio::select! {
             _ = interrupted.recv() => return Ok(()),
             _ = terminated.recv() => return Ok(()),
             _ = resized.recv() => {}
             Some(key) = keys.recv() => match key {
                 b'q' | b'Q' => return Ok(()),
+                b'u' => wanted.view = View::Users,
+                b't' => wanted.view = View::Tenants,
                 b's' => {
-                    sort = sort.next();
+                    wanted.sort_by_the_next();
                     if let Some(snapshot) = &mut shown {
-                        order(&mut snapshot.rows, sort);
+                        snapshot.order(wanted);
                     }
                 }
                 _ => {}
             },
             _ = ticks.tick() => match source.look().await {
                 Ok(now) => {
-                    shown = Some(Snapshot::between(&last, &now, sort));
+                    shown = Some(Snapshot::between(&last, &now, wanted));
                     last = now;
                     trouble = None;
                 }
@@ -95,11 +97,16 @@ impl Terminal {
         Ok(terminal)
     }
 
-    fn draw(&mut self, shown: Option<&Snapshot>, trouble: Option<&str>, sort: Sort) -> anyhow::Result<()> {
+    fn draw(
+        &mut self,
+        shown: Option<&Snapshot>,
+        trouble: Option<&str>,
+        wanted: Wanted,
+    ) -> anyhow::Result<()> {
         // Some know no size and say none.
         let size = tcgetwinsize(std::io::stdout()).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0);
         let (rows, columns) = size.map_or((24, 80), |size| (size.ws_row.max(4), size.ws_col.max(20)));
-        write(&frame(shown, trouble, sort, rows.into(), columns.into()))
+        write(&frame(shown, trouble, wanted, rows.into(), columns.into()))
     }
 }
 
@@ -119,19 +126,30 @@ fn write(text: &str) -> anyhow::Result<()> {
 }
 
 /// Over what stood there before, without a flicker: each line is cleared behind its end.
-fn frame(shown: Option<&Snapshot>, trouble: Option<&str>, sort: Sort, rows: usize, columns: usize) -> String {
+fn frame(
+    shown: Option<&Snapshot>,
+    trouble: Option<&str>,
+    wanted: Wanted,
+    rows: usize,
+    columns: usize,
+) -> String {
     let mut lines = vec![match (trouble, shown) {
         (Some(trouble), _) => format!("keygate: {trouble}"),
-        (None, Some(snapshot)) => table::line(&snapshot.whole, sort),
+        (None, Some(snapshot)) => table::line(&snapshot.whole, wanted.sort()),
         (None, None) => "keygate: counting".to_owned(),
     }];
     lines.push(String::new());
     if let Some(snapshot) = shown {
-        lines.extend(table::lines(&snapshot.rows));
+        lines.extend(table::lines(snapshot, wanted, columns));
     }
     lines.truncate(rows - 1);
     lines.resize(rows - 1, String::new());
-    lines.push("q quit  s sort".to_owned());
+    // What the first line says last may have no room there.
+    lines.push(format!(
+        "q quit  s sort  t tenants  u users  ({} by {})",
+        wanted.view.name(),
+        wanted.sort().name()
+    ));
     let lines: Vec<String> = lines
         .iter()
         .map(|line| line.chars().filter(|c| !c.is_control()).take(columns).collect::<String>() + "\x1b[K")
@@ -141,17 +159,68 @@ fn frame(shown: Option<&Snapshot>, trouble: Option<&str>, sort: Sort, rows: usiz
 
 #[cfg(test)]
 mod tests {
-    use super::super::snapshot::tests::snapshot;
+    use super::super::Sort;
+    use super::super::snapshot::tests::{snapshot, wanted};
     use super::*;
+
+    /// As it stands on the terminal.
+    fn seen(frame: &str) -> String {
+        let lines = frame.strip_prefix("\x1b[H").unwrap().split("\r\n");
+        let lines: Vec<_> = lines.map(|line| line.strip_suffix("\x1b[K").unwrap()).collect();
+        lines.join("\n")
+    }
 
     #[test]
     fn a_frame_fits_the_terminal_and_says_what_is_wrong() {
-        let frame = frame(Some(&snapshot(Sort::Name)), Some("gone\x1b[2J away"), Sort::Name, 5, 20);
-        let lines: Vec<_> = frame.split("\r\n").collect();
+        let wanted = wanted(View::Tenants, Sort::Name);
+        let frame = frame(Some(&snapshot(Sort::Name)), Some("gone\x1b[2J away"), wanted, 5, 20);
+        let seen = seen(&frame);
+        let lines: Vec<_> = seen.lines().collect();
         assert_eq!(lines.len(), 5, "{frame:?}");
-        assert_eq!(lines[0], "\x1b[Hkeygate: gone[2J awa\x1b[K");
+        assert_eq!(lines[0], "keygate: gone[2J awa");
         assert!(lines[2].starts_with("TENANT") && lines[3].starts_with("default"), "{frame:?}");
-        assert_eq!(lines[4], "q quit  s sort\x1b[K");
-        assert!(lines[1..].iter().all(|line| line.trim_end_matches("\x1b[K").len() <= 20), "{frame:?}");
+        assert_eq!(lines[4], "q quit  s sort  t te");
+        assert!(lines.iter().all(|line| line.chars().count() <= 20), "{frame:?}");
+    }
+
+    #[test]
+    fn users_are_shown_on_a_usual_terminal() {
+        let expected = "\
+requests/s 102  refused/s 2.0  processors 0.5  memory -  connections -  watchers
+\n\
+USER           TENANT         REQ/S  REF/S    IN/S  OUT/S  WATCH  CONN  REQUESTS
+alice          pay              200     20  195.3K   2.0K      3     1       600
+b\\u{1b}[2Job…  pay               10    1.0    9.8K    100      3     1        30
+-              default          0.0    0.0       0      0      3     1         3
+who-has-a-lo…  a-tenant-of-…    0.0    0.0       0      0      3     1         2
+\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\
+q quit  s sort  t tenants  u users  (users by requests)";
+        let mut snapshot = snapshot(Sort::Requests);
+        let wanted = wanted(View::Users, Sort::Requests);
+        let frame = frame(Some(&snapshot), None, wanted, 24, 80);
+        println!("{}", seen(&frame));
+        assert_eq!(seen(&frame), expected);
+        assert_eq!(seen(&frame).lines().count(), 24);
+        // Only what moves the cursor home and clears the rest of a line is left of control characters.
+        let left = frame.replace("\x1b[H", "").replace("\x1b[K", "").replace("\r\n", "");
+        assert!(!left.chars().any(|c| c.is_control() || c == '\u{202e}'), "{left:?}");
+        snapshot.users = None;
+        assert!(super::frame(Some(&snapshot), None, wanted, 24, 80).contains("is not told to you"));
+    }
+
+    #[test]
+    fn a_narrow_terminal_shows_who_and_how_much() {
+        let expected = "\
+requests/s 102  refused/s 2.0  processor
+\n\
+USER          TENANT   REQ/S  REF/S
+alice         pay        200     20
+b\\u{1b}[2Jo…  pay         10    1.0
+-             default    0.0    0.0
+q quit  s sort  t tenants  u users  (use";
+        let wanted = Wanted { limit: 3, ..wanted(View::Users, Sort::Requests) };
+        let frame = frame(Some(&snapshot(Sort::Requests)), None, wanted, 7, 40);
+        println!("{}", seen(&frame));
+        assert_eq!(seen(&frame), expected);
     }
 }

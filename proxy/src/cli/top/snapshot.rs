@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use http_body_util::BodyExt as _;
 use keygate_proto::admin as pb;
+use pb::load_client::LoadClient;
 use pb::quotas_client::QuotasClient;
 use pb::tenants_client::TenantsClient;
+use tonic::Code;
 use tonic::client::GrpcService as _;
 
-use super::Sort;
 use super::page::Page;
+use super::users::{self, User};
+use super::{Sort, Wanted};
 use crate::cli::remote::{Connection, Remote};
 
 /// Codes of answers that say no: to who asks, or to how much.
@@ -30,6 +33,8 @@ pub(super) struct Sample {
     at: Instant,
     tenants: Vec<pb::Tenant>,
     quotas: Vec<pb::Quota>,
+    /// None: the server does not tell, or not to who asks.
+    users: Option<Vec<pb::UserLoad>>,
     /// None: that listener has no such page.
     page: Option<Page>,
 }
@@ -49,9 +54,15 @@ impl Source {
         let tenants = TenantsClient::new(self.server.clone()).list(pb::TenantListRequest {}).await?;
         let show = pb::QuotaShowRequest { tenant: String::new(), all: true };
         let quotas = QuotasClient::new(self.server.clone()).show(show).await?;
+        let load = LoadClient::new(self.server.clone()).get(pb::LoadRequest { most: users::MOST }).await;
+        let users = match load {
+            Ok(load) => Some(load.into_inner().users),
+            Err(status) if matches!(status.code(), Code::PermissionDenied | Code::Unimplemented) => None,
+            Err(status) => return Err(status),
+        };
         let page = page(self.metrics.as_ref().unwrap_or(&self.server)).await?;
         let (tenants, quotas) = (tenants.into_inner().tenants, quotas.into_inner().quotas);
-        Ok(Sample { at, tenants, quotas, page })
+        Ok(Sample { at, tenants, quotas, users, page })
     }
 }
 
@@ -132,15 +143,27 @@ pub(super) struct Snapshot {
     pub(super) seconds: f64,
     pub(super) whole: Whole,
     pub(super) rows: Vec<Row>,
+    /// None: as in the sample.
+    pub(super) users: Option<Vec<User>>,
 }
 
 impl Snapshot {
-    pub(super) fn between(last: &Sample, now: &Sample, sort: Sort) -> Self {
+    pub(super) fn between(last: &Sample, now: &Sample, wanted: Wanted) -> Self {
         let passed = now.at.saturating_duration_since(last.at).max(Duration::from_millis(1));
         let seconds = passed.as_secs_f64();
-        let mut rows = rows(last, now, seconds);
-        order(&mut rows, sort);
-        Self { seconds, whole: whole(last, now, seconds), rows }
+        let loads = last.users.as_deref().zip(now.users.as_deref());
+        let users = loads.map(|(last, now)| users::between(last, now, seconds));
+        let rows = rows(last, now, seconds);
+        let mut snapshot = Self { seconds, whole: whole(last, now, seconds), rows, users };
+        snapshot.order(wanted);
+        snapshot
+    }
+
+    pub(super) fn order(&mut self, wanted: Wanted) {
+        order(&mut self.rows, wanted.tenants);
+        if let Some(users) = &mut self.users {
+            users::order(users, wanted.users);
+        }
     }
 }
 
@@ -235,14 +258,16 @@ fn platform(name: &str) -> Row {
     }
 }
 
-pub(super) fn order(rows: &mut [Row], sort: Sort) {
+fn order(rows: &mut [Row], sort: Sort) {
     rows.sort_by(|one, other| one.tenant.cmp(&other.tenant));
     let most = |share: Option<f64>| Reverse(share.map_or(-1, |share| (share * 1000.0) as i64));
     match sort {
         Sort::Name => {}
-        Sort::Changes => rows.sort_by_key(|row| most(row.changes)),
+        // Nobody tells how often a tenant asks.
+        Sort::Changes | Sort::Requests => rows.sort_by_key(|row| most(row.changes)),
         Sort::Refused => rows.sort_by_key(|row| most(row.refused)),
         Sort::Quota => rows.sort_by_key(|row| most(row.quota.most())),
+        Sort::Watches => rows.sort_by_key(|row| Reverse(row.watchers)),
         Sort::Keys => rows.sort_by_key(|row| Reverse(row.keys)),
         Sort::Bytes => rows.sort_by_key(|row| Reverse(row.bytes)),
     }
@@ -250,6 +275,8 @@ pub(super) fn order(rows: &mut [Row], sort: Sort) {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::View;
+    use super::super::users::tests::load;
     use super::*;
 
     pub(in crate::cli::top) fn sample(at: Instant, revision: i64, page: &str) -> Sample {
@@ -277,8 +304,18 @@ pub(super) mod tests {
                 quota("pay", "jobs/", Some(10), 9),
                 quota("shop", "", Some(0), 0),
             ],
+            users: Some(vec![
+                load("pay", "alice", revision as u64 * 20),
+                load("pay", "b\x1b[2Job\u{202e}", revision as u64),
+                load("default", "", 3),
+                load("a-tenant-of-a-name-that-is-as-long-as-a-name-of-one-may-be", "who-has-a-long-name", 2),
+            ]),
             page: Some(Page::read(page)),
         }
+    }
+
+    pub(in crate::cli::top) fn wanted(view: View, sort: Sort) -> Wanted {
+        Wanted { view, tenants: sort, users: sort, limit: 1000 }
     }
 
     pub(in crate::cli::top) fn snapshot(sort: Sort) -> Snapshot {
@@ -297,12 +334,12 @@ pub(super) mod tests {
              keygate_limit_refusals_total{tenant=\"pay\",rule=\"writes\"} 6\n\
              keygate_tenant_watchers{tenant=\"pay\"} 7\nprocess_cpu_seconds_total 1\n",
         );
-        Snapshot::between(&before, &after, sort)
+        Snapshot::between(&before, &after, wanted(View::Tenants, sort))
     }
 
     #[test]
     fn rates_are_of_the_time_between_two_looks() {
-        let Snapshot { seconds, whole, rows } = snapshot(Sort::Changes);
+        let Snapshot { seconds, whole, rows, .. } = snapshot(Sort::Changes);
         assert_eq!(seconds, 2.0);
         assert_eq!((whole.requests, whole.refused), (Some(102.0), Some(2.0)));
         assert_eq!(whole.processors, Some(0.5), "the server was started anew");
@@ -321,7 +358,13 @@ pub(super) mod tests {
         assert_eq!((rows[0].state, rows[0].changes, rows[0].leases), ("platform", None, None));
         assert_eq!((rows[0].keys, rows[0].quota.most()), (3, None));
         let start = Instant::now();
-        let bare = Snapshot::between(&sample(start, 1, ""), &sample(start, 1, ""), Sort::Name);
+        let bare = |users: Option<()>| {
+            let mut sample = sample(start, 1, "");
+            sample.users = sample.users.filter(|_| users.is_some());
+            sample
+        };
+        let bare = Snapshot::between(&bare(Some(())), &bare(None), wanted(View::Users, Sort::Name));
+        assert_eq!(bare.users, None);
         assert_eq!(bare.rows[1].watchers, None);
         assert_eq!(bare.whole, Whole::default());
     }

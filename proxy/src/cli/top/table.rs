@@ -2,13 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::Sort;
 use super::snapshot::{Row, Snapshot, Use, Whole};
+use super::{Sort, View, Wanted, users};
 
-/// The one line about the server, and one for each keyspace under its head.
-pub(super) fn text(snapshot: &Snapshot, sort: Sort) -> String {
-    let mut text = format!("{}\n\n", line(&snapshot.whole, sort));
-    for line in lines(&snapshot.rows) {
+/// Names as long as they are, within reason.
+const WIDE: usize = 240;
+
+/// The one line about the server, and one for each keyspace or user under its head.
+pub(super) fn text(snapshot: &Snapshot, wanted: Wanted) -> String {
+    let mut text = format!("{}\n\n", line(&snapshot.whole, wanted.sort()));
+    for line in lines(snapshot, wanted, WIDE) {
         text.push_str(&line);
         text.push('\n');
     }
@@ -29,17 +32,25 @@ pub(super) fn line(whole: &Whole, sort: Sort) -> String {
     )
 }
 
-/// The head first.
-pub(super) fn lines(rows: &[Row]) -> Vec<String> {
+/// What is listed, in at most so many columns where names can be cut. The head first.
+pub(super) fn lines(snapshot: &Snapshot, wanted: Wanted, columns: usize) -> Vec<String> {
+    match (wanted.view, &snapshot.users) {
+        (View::Tenants, _) => tenants(snapshot.rows.iter().take(wanted.limit)),
+        (View::Users, Some(users)) => users::lines(users.iter().take(wanted.limit), columns),
+        (View::Users, None) => vec!["who asks for how much is not told to you by this server".to_owned()],
+    }
+}
+
+fn tenants<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<String> {
     const HEAD: [&str; 12] = [
         "TENANT", "STATE", "CHG/S", "REF/S", "KEYS", "BYTES", "HISTORY", "LEASES", "USERS", "WATCH", "QUOTA",
         "OF",
     ];
     let mut cells = vec![HEAD.map(str::to_owned)];
-    cells.extend(rows.iter().map(|row| {
+    cells.extend(rows.map(|row| {
         let (share, of) = fullest(&row.quota);
         [
-            row.tenant.clone(),
+            printable(&row.tenant),
             row.state.to_owned(),
             rate(row.changes),
             rate(row.refused),
@@ -54,7 +65,7 @@ pub(super) fn lines(rows: &[Row]) -> Vec<String> {
         ]
     }));
     let widths: [usize; 12] =
-        std::array::from_fn(|column| cells.iter().map(|row| row[column].len()).max().unwrap_or(0));
+        std::array::from_fn(|column| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     cells
         .iter()
         .map(|row| {
@@ -75,7 +86,16 @@ fn fullest(quota: &Use) -> (String, &'static str) {
     (format!("{}%", (most * 100.0) as u64), of)
 }
 
-fn rate(rate: Option<f64>) -> String {
+/// Characters that a terminal obeys, or that are not seen, become what Rust writes for them: names are anybody's.
+pub(super) fn printable(name: &str) -> String {
+    let shown = |c: char| {
+        let as_is = matches!(c, '"' | '\'').then_some(c);
+        as_is.into_iter().chain(as_is.is_none().then(|| c.escape_debug()).into_iter().flatten())
+    };
+    name.chars().flat_map(shown).collect()
+}
+
+pub(super) fn rate(rate: Option<f64>) -> String {
     match rate {
         None => "-".to_owned(),
         Some(rate) if rate < 10.0 => format!("{rate:.1}"),
@@ -83,11 +103,11 @@ fn rate(rate: Option<f64>) -> String {
     }
 }
 
-fn number(number: Option<u64>) -> String {
+pub(super) fn number(number: Option<u64>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["", "K", "M", "G", "T"];
     let (mut left, mut unit) = (bytes as f64, 0);
     while left >= 1024.0 && unit + 1 < UNITS.len() {
@@ -97,7 +117,7 @@ fn size(bytes: u64) -> String {
     if unit == 0 { bytes.to_string() } else { format!("{left:.1}{}", UNITS[unit]) }
 }
 
-pub(super) fn json(snapshot: &Snapshot) -> Value {
+pub(super) fn json(snapshot: &Snapshot, wanted: Wanted) -> Value {
     let Whole { requests, refused, processors, resident_bytes, connections, watchers } = &snapshot.whole;
     let row = |row: &Row| {
         json!({
@@ -128,13 +148,16 @@ pub(super) fn json(snapshot: &Snapshot) -> Value {
             "connections": connections,
             "watchers": watchers,
         },
-        "tenants": snapshot.rows.iter().map(row).collect::<Vec<_>>(),
+        "tenants": snapshot.rows.iter().take(wanted.limit).map(row).collect::<Vec<_>>(),
+        "users": snapshot.users.as_ref().map(|users| {
+            users.iter().take(wanted.limit).map(users::json).collect::<Vec<_>>()
+        }),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::snapshot::tests::snapshot;
+    use super::super::snapshot::tests::{snapshot, wanted};
     use super::*;
 
     #[test]
@@ -147,7 +170,7 @@ shop     active      0.0    0.0     0     10        5       0      0      0   10
 pay      active       10    3.0    10     10        5       0      0      7    90%  keys
 default  platform      -    0.0     3     10        5       -      -      0      -
 ";
-        assert_eq!(text(&snapshot(Sort::Quota), Sort::Quota), expected);
+        assert_eq!(text(&snapshot(Sort::Quota), wanted(View::Tenants, Sort::Quota)), expected);
     }
 
     #[test]
