@@ -31,6 +31,7 @@ use crate::notify::State;
 use crate::policies::{self, Policies};
 use crate::policy_files::{Following, PolicyFiles};
 use crate::quota_watch::QuotaWatch;
+use crate::quota_webhook::{self, Webhook};
 use crate::rpc::GrpcService;
 use crate::stack::Context;
 use crate::tls::ReloadingTls;
@@ -102,6 +103,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let strangers = Strangers::new(config.own.max_unauthenticated_connections as usize);
     let acceptor = Acceptor::start(listening, strangers, workers.clone(), limiter.clone(), draining)?;
     let limits = Reloading::new(&config, limiter);
+    let member = engine.identity().member_id;
+    let webhook = config.own.quota_webhook.clone();
+    let webhook = webhook.map(|to| Webhook::start(to, member, quota_webhook::USUAL, metrics.webhook.clone()));
+    let mut quotas = Quotas { watch: QuotaWatch::default(), webhook };
 
     tracing::info!("ready to serve client requests");
     tell(State::Ready);
@@ -110,7 +115,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let _gone = writeln!(std::io::stdout(), "{steps}");
     }
 
-    let fatal = signals.wait(&engine, tls.as_deref(), &limits, policy_files.as_ref(), &config).await;
+    let fatal =
+        signals.wait(&engine, tls.as_deref(), &limits, &mut quotas, policy_files.as_ref(), &config).await;
     drop(policy_files);
     let deadline = match &fatal {
         // What cannot be written any more is not waited for.
@@ -244,6 +250,7 @@ impl Signals {
         engine: &Engine,
         tls: Option<&ReloadingTls>,
         limits: &Reloading,
+        quotas: &mut Quotas,
         policy_files: Option<&Following>,
         config: &Arc<Config>,
     ) -> Option<String> {
@@ -252,7 +259,6 @@ impl Signals {
         daily.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut quotas = QuotaWatch::default();
         let mut fatal = std::pin::pin!(engine.fatal());
         loop {
             tokio::select! {
@@ -271,7 +277,7 @@ impl Signals {
                 }
                 _ = daily.tick() => renew(config.clone()),
                 _ = tick.tick() => {
-                    quota_watch::tell(&quotas.look(engine.view().limited()));
+                    quotas.look(engine);
                     limits.tick();
                     if let Some(tls) = tls {
                         tls.reload_if_changed();
@@ -285,6 +291,22 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Quotas that are nearly used up, and who is told of them.
+struct Quotas {
+    watch: QuotaWatch,
+    webhook: Option<Webhook>,
+}
+
+impl Quotas {
+    fn look(&mut self, engine: &Engine) {
+        let crossings = self.watch.look(engine.view().limited());
+        quota_watch::tell(&crossings);
+        if let Some(webhook) = &self.webhook {
+            webhook.tell(&crossings);
         }
     }
 }

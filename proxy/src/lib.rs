@@ -34,6 +34,7 @@ pub mod status;
 pub mod http;
 pub mod metrics;
 pub mod quota_watch;
+pub mod quota_webhook;
 
 // Before and around it.
 pub mod config;
@@ -41,6 +42,7 @@ pub mod config;
 pub mod cli;
 pub mod logging;
 pub mod notify;
+pub(crate) mod outbound;
 pub mod pki;
 pub mod policy_files;
 

@@ -16,9 +16,10 @@ use std::{
 
 use zeroize::Zeroizing;
 
+pub(crate) use self::files::read_secret;
 pub use self::{files::private_file, issue::Now};
 use self::{
-    files::{exists, make_directory, read_secret, write_secret},
+    files::{exists, make_directory, write_secret},
     issue::{Authority, Leaf, Purpose},
 };
 use crate::config::{Ca, ClientCertificates, ClientTls, Config};

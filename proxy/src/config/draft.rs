@@ -117,6 +117,9 @@ pub(crate) struct Draft {
     pub policy_dir: Option<PathBuf>,
     pub policy_keys: Vec<PathBuf>,
     pub policy_keys_needed: u32,
+    pub quota_webhook_url: Option<http::Uri>,
+    pub quota_webhook_ca: Option<PathBuf>,
+    pub quota_webhook_secret: Option<PathBuf>,
     pub password_threads: u32,
     pub login_lockout: LockoutRules,
     pub shutdown_grace: Duration,
@@ -218,6 +221,9 @@ impl Draft {
             policy_dir: None,
             policy_keys: Vec::new(),
             policy_keys_needed: 0,
+            quota_webhook_url: None,
+            quota_webhook_ca: None,
+            quota_webhook_secret: None,
             password_threads: 0,
             login_lockout: LockoutRules::default(),
             shutdown_grace: Duration::ZERO,
@@ -234,6 +240,13 @@ pub(super) fn put<T>(slot: &mut T, value: Parsed<T>) -> Parsed<()> {
 /// Empty text is "no such file".
 pub(super) fn path(slot: &mut Option<PathBuf>, text: &str) -> Parsed<()> {
     *slot = (!text.is_empty()).then(|| PathBuf::from(text));
+    Ok(())
+}
+
+pub(super) fn webhook_url(draft: &mut Draft, text: &str) -> Parsed<()> {
+    if !text.is_empty() {
+        draft.quota_webhook_url = Some(crate::quota_webhook::usable_url(text).map_err(BadValue::new)?);
+    }
     Ok(())
 }
 

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::quota_webhook::Receiver;
+
 use super::{
     AuthToken, Ca, ClientCertificates, ClientTls, ClusterState, Config, LimitsSource, Mode, problem::Problems,
 };
@@ -40,6 +42,14 @@ pub fn check_files(config: &Config) -> Problems {
     if config.own.policy_keys_needed as usize > config.own.policy_keys.len() {
         let message = "more keys must have signed than `policy-keys` names, so no bundle could be applied";
         problems.add(path_of("keygate.policy-keys-needed"), message);
+    }
+    if let Some(Receiver { url: _, ca, secret }) = &config.own.quota_webhook {
+        if let Some(Err(error)) = ca.as_deref().map(crate::outbound::authorities) {
+            problems.add(path_of("keygate.quota-webhook-ca-file"), error);
+        }
+        if let Some(Err(error)) = secret.as_deref().map(crate::quota_webhook::secret) {
+            problems.add(path_of("keygate.quota-webhook-secret-file"), error);
+        }
     }
     // What is in it can be mended while the server runs.
     if let Some(path) = &config.own.policy_dir

@@ -33,6 +33,7 @@ pub(crate) use self::show::help_text_of;
 
 use crate::identify::LockoutRules;
 use crate::limit::LimitRules;
+use crate::quota_webhook::Receiver;
 
 /// A duration as settings have it, such as `300ms` or `1h30m`. The error says so.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -251,6 +252,8 @@ pub struct Own {
     pub policy_keys: Vec<PathBuf>,
     /// 0: by all.
     pub policy_keys_needed: u32,
+    /// Who is told when a quota crosses a threshold.
+    pub quota_webhook: Option<Receiver>,
     /// How long open requests may take to finish after SIGTERM.
     pub shutdown_grace: Duration,
 }

@@ -16,6 +16,7 @@ mod process;
 mod requests;
 mod rpc;
 mod tenants;
+mod webhook;
 
 use std::sync::{Arc, OnceLock};
 
@@ -31,6 +32,7 @@ use crate::http::Readers;
 use crate::identify::Lockout;
 use crate::limit::Limiter;
 use crate::policies::Policies;
+use crate::quota_webhook::Counts;
 use crate::rpc::meter::RpcCounters;
 use crate::tls::ReloadingTls;
 pub use exposition::CONTENT_TYPE as PAGE_TYPE;
@@ -51,6 +53,7 @@ pub struct Metrics {
     pub limiter: OnceLock<Arc<Limiter>>,
     /// Likewise.
     pub lockout: OnceLock<Arc<Lockout>>,
+    pub webhook: Arc<Counts>,
 }
 
 /// What the page shows that others know.
@@ -111,6 +114,7 @@ impl Metrics {
         if let Some(lockout) = self.lockout.get() {
             lockouts::write(&mut page, lockout);
         }
+        webhook::write(&mut page, &self.webhook);
         process::write(&mut page);
         page.finish()
     }

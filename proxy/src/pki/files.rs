@@ -40,7 +40,7 @@ pub fn private_file(path: &Path) -> Result<(), PkiError> {
 }
 
 /// The text of a file of ours that must be the owner's alone.
-pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<String>, PkiError> {
+pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, PkiError> {
     owner_only(path, 0o077, 0o600)?;
     fs::read_to_string(path).map(Zeroizing::new).map_err(failed("read", path))
 }

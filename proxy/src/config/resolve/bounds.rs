@@ -10,6 +10,7 @@ use crate::config::{
     values,
 };
 use crate::identify::LockoutRules;
+use crate::quota_webhook::Receiver;
 
 /// etcd's default quota, and the size up to which it recommends to go.
 const DEFAULT_QUOTA: u64 = 2 << 30;
@@ -204,8 +205,25 @@ impl Resolver<'_> {
             policy_dir: draft.policy_dir.clone(),
             policy_keys: draft.policy_keys.clone(),
             policy_keys_needed: draft.policy_keys_needed,
+            quota_webhook: self.quota_webhook(draft),
             shutdown_grace: draft.shutdown_grace,
         }
+    }
+}
+
+impl Resolver<'_> {
+    fn quota_webhook(&mut self, draft: &Draft) -> Option<Receiver> {
+        let (ca, secret) = (draft.quota_webhook_ca.clone(), draft.quota_webhook_secret.clone());
+        for (flag, file) in [("quota-webhook-ca-file", &ca), ("quota-webhook-secret-file", &secret)] {
+            if file.is_some() && draft.quota_webhook_url.is_none() {
+                self.problem(flag, "is of no use without --quota-webhook-url");
+            }
+        }
+        let url = draft.quota_webhook_url.clone()?;
+        if ca.is_some() && url.scheme_str() == Some("http") {
+            self.problem("quota-webhook-ca-file", "is of no use: --quota-webhook-url is plain http");
+        }
+        Some(Receiver { url, ca, secret })
     }
 }
 

@@ -122,6 +122,27 @@ pub(super) const FLAGS: &[Flag] = &[
     }),
     own("policy-keys-needed", Kind::Unsigned, "0", "So many of the policy keys must have signed; 0 is all.")
         .sets(|draft, text| draft::put(&mut draft.policy_keys_needed, values::unsigned32(text))),
+    own(
+        "quota-webhook-url",
+        Kind::Text,
+        "",
+        "Where a JSON document is posted when a quota crosses 80, 95 or 100 %, or has room again: https, or http to this machine.",
+    )
+    .sets(draft::webhook_url),
+    own(
+        "quota-webhook-ca-file",
+        Kind::Path,
+        "",
+        "Authorities of which one must have signed the certificate of --quota-webhook-url; without it those that the system trusts.",
+    )
+    .sets(|draft, text| draft::path(&mut draft.quota_webhook_ca, text)),
+    own(
+        "quota-webhook-secret-file",
+        Kind::Path,
+        "",
+        "Secret, its owner's alone (0600), by which each document is signed: HMAC-SHA256, in the header X-Keygate-Signature.",
+    )
+    .sets(|draft, text| draft::path(&mut draft.quota_webhook_secret, text)),
     // Well below the 90 s after which systemd kills, and the 30 s of Kubernetes.
     own("shutdown-grace", Kind::Duration, "10s", "Time that open requests have to finish after SIGTERM.")
         .sets(|draft, text| draft::put(&mut draft.shutdown_grace, values::duration(text))),
