@@ -74,6 +74,11 @@ impl Policies {
         tracing::warn!(%why, "a policy bundle was not applied; what was in force stays");
     }
 
+    /// Once more for the same reason: counted, and not told again.
+    pub fn failed_again(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Makes ready what the change puts in force.
     pub async fn prepare(&self, view: &View, change: &PolicyChange) -> Result<Prepared, Refusal> {
         let wanted = match change {

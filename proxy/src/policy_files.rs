@@ -1,7 +1,8 @@
 //! `--policy-dir`: the bundle in a folder or tar is put in force when it changes, as `keygate policy apply` would.
 //!
 //! Looked at once a second, and at SIGHUP. Files are written one after the other, so a change is taken up when nothing
-//! has moved for a second. What cannot be applied changes nothing. A start does not apply again what was applied from
+//! has moved for a second. What cannot be applied changes nothing; where the reason may pass (no room, no leader, a file
+//! that cannot be read) and not the bundle is at fault, it is tried again, with growing pauses. A start does not apply again what was applied from
 //! here last: an operator who has rolled it back meanwhile must not find it in force after a restart.
 
 use std::fs;
@@ -16,14 +17,20 @@ use keygate_core::{
     PolicyChange, PolicyRevision, Refusal, Sealed,
 };
 use keygate_engine::Port;
-use keygate_policies::{bundle::Files, digest_of_tar};
+use keygate_policies::{
+    bundle::{Files, FilesError},
+    digest_of_tar,
+};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::policies::Policies;
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two tries at the same bundle: the first pause, and the longest one. Each is twice as long as the one before.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 pub struct PolicyFiles {
     path: PathBuf,
@@ -61,34 +68,50 @@ impl PolicyFiles {
     /// The bundle cannot be put in force, and no other one is: nobody may be served without its deny rows.
     pub async fn start(self) -> Result<Following, Refusal> {
         let mut seen = stamps(&self.path);
-        if let Err(why) = self.look(Occasion::Start).await
-            && self.port.view().platform_policy().revision == 0
-        {
-            return Err(why);
+        let mut failed = self.look(Occasion::Start, None).await.err();
+        if let Some(why) = failed.take_if(|_| self.port.view().platform_policy().revision == 0) {
+            return Err(why.refusal);
         }
         let asked = Arc::new(Notify::new());
         let listening = asked.clone();
         let task = tokio::spawn(async move {
             let mut settling = false;
+            let mut again = Again::after(failed.as_ref(), Occasion::Start, None, Instant::now());
             loop {
                 let was_asked = tokio::time::timeout(LOOK, listening.notified()).await.is_ok();
                 let now = stamps(&self.path);
                 let moved = std::mem::replace(&mut seen, now) != seen;
-                if was_asked || (settling && !moved) {
-                    // What is in force stays so, and the log has the reason.
-                    self.look(if was_asked { Occasion::Asked } else { Occasion::Changed }).await.ok();
-                    settling = false;
+                let (occasion, last) = if was_asked {
+                    (Occasion::Asked, None)
+                } else if settling && !moved {
+                    (Occasion::Changed, None)
+                } else if moved {
+                    // Another bundle, perhaps: nothing is owed to the one before.
+                    (settling, again) = (true, None);
+                    continue;
                 } else {
-                    settling |= moved;
-                }
+                    match again.take_if(|again| again.due <= Instant::now()) {
+                        Some(last) => (last.occasion, Some(last)),
+                        None => continue,
+                    }
+                };
+                settling = false;
+                // What is in force stays so, and the log has the reason.
+                let failed = self.look(occasion, last.as_ref()).await.err();
+                again = Again::after(failed.as_ref(), occasion, last.as_ref(), Instant::now());
             }
         });
         Ok(Following { task, asked })
     }
 
-    /// Tells the log what came of it.
-    async fn look(&self, occasion: Occasion) -> Result<(), Refusal> {
-        let applied = self.apply(occasion).await.inspect_err(|why| self.policies.failed(why))?;
+    /// Tells the log what came of it, unless it is what came of the last try.
+    async fn look(&self, occasion: Occasion, last: Option<&Again>) -> Result<(), Failure> {
+        let applied = self.apply(occasion).await.inspect_err(|failure| {
+            match last.is_some_and(|last| last.why == failure.refusal) {
+                true => self.policies.failed_again(),
+                false => self.policies.failed(&failure.refusal),
+            }
+        })?;
         if let Some(revision) = applied {
             tracing::info!(path = %self.path.display(), revision = revision.revision, "the policy bundle was applied");
         }
@@ -96,11 +119,14 @@ impl PolicyFiles {
     }
 
     /// None: there is nothing to be done.
-    async fn apply(&self, occasion: Occasion) -> Result<Option<PolicyRevision>, Refusal> {
+    async fn apply(&self, occasion: Occasion) -> Result<Option<PolicyRevision>, Failure> {
         let path = self.path.clone();
         let read = tokio::task::spawn_blocking(move || Files::open(&path).and_then(|files| files.to_tar()));
         let tar = read.await.map_err(|_| Refusal::Internal { cause: "reading a bundle broke off" })?;
-        let tar = Bytes::from(tar.map_err(|error| Refusal::BundleUnusable(error.to_string()))?);
+        let tar = Bytes::from(tar.map_err(|error| Failure {
+            may_pass: matches!(error, FilesError::Unreadable { .. }),
+            refusal: Refusal::BundleUnusable(error.to_string()),
+        })?);
         let digest = digest_of_tar(std::slice::from_ref(&tar));
         if self.is_applied(&digest, occasion) {
             return Ok(None);
@@ -119,7 +145,7 @@ impl PolicyFiles {
         let _prepared = self.policies.prepare(&self.port.view(), &apply).await?;
         match self.propose(apply).await? {
             PolicyAnswer::InForce(revision) => Ok(Some(revision)),
-            _ => Err(Refusal::Internal { cause: "the answer is not of the request's kind" }),
+            _ => Err(Refusal::Internal { cause: "the answer is not of the request's kind" }.into()),
         }
     }
 
@@ -143,7 +169,49 @@ impl PolicyFiles {
     }
 }
 
-#[derive(Clone, Copy)]
+/// Why a bundle is not in force.
+struct Failure {
+    refusal: Refusal,
+    /// By itself: the bundle is not at fault.
+    may_pass: bool,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let of_bundle = matches!(
+            refusal,
+            Refusal::BundleUnusable(_) | Refusal::BundleTooLarge { .. } | Refusal::BundlePartTooLarge { .. }
+        );
+        Self { may_pass: !of_bundle && refusal != Refusal::Stopping, refusal }
+    }
+}
+
+/// A try that is still to be made.
+#[derive(Debug, PartialEq)]
+struct Again {
+    /// Of the first one.
+    occasion: Occasion,
+    why: Refusal,
+    pause: Duration,
+    due: Instant,
+}
+
+impl Again {
+    /// What follows a try: nothing after success, or when only another bundle helps.
+    fn after(
+        failed: Option<&Failure>,
+        occasion: Occasion,
+        last: Option<&Self>,
+        now: Instant,
+    ) -> Option<Self> {
+        let why = failed.filter(|failed| failed.may_pass)?.refusal.clone();
+        let [first, longest] = PAUSES;
+        let pause = last.map_or(first, |last| (last.pause * 2).min(longest));
+        Some(Self { occasion, why, pause, due: now + pause })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Occasion {
     Start,
     Changed,
@@ -181,4 +249,43 @@ fn stamp(path: PathBuf) -> Option<Stamp> {
         changed: metadata.ctime(),
         changed_nanoseconds: metadata.ctime_nsec(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_tried_again_with_growing_pauses() {
+        let now = Instant::now();
+        let (mut last, mut pauses) = (None, Vec::new());
+        for _ in 0..9 {
+            let failed = Failure::from(Refusal::NoSpace);
+            let again = Again::after(Some(&failed), Occasion::Changed, last.as_ref(), now).unwrap();
+            assert_eq!((again.occasion, &again.why), (Occasion::Changed, &Refusal::NoSpace));
+            assert_eq!(again.due, now + again.pause);
+            pauses.push(again.pause.as_secs());
+            last = Some(again);
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(Again::after(None, Occasion::Changed, last.as_ref(), now), None);
+    }
+
+    #[test]
+    fn a_bundle_that_is_at_fault_is_not_tried_again() {
+        for (refusal, may_pass) in [
+            (Refusal::BundleUnusable("policy.csv:1".to_owned()), false),
+            (Refusal::BundleTooLarge { limit: 1 }, false),
+            (Refusal::Stopping, false),
+            (Refusal::NoLeader, true),
+            (Refusal::StoreUnavailable, true),
+            (Refusal::BundleIncomplete, true),
+            (Refusal::TooManyRequests, true),
+            (Refusal::Internal { cause: "x" }, true),
+        ] {
+            let failed = Failure::from(refusal.clone());
+            let again = Again::after(Some(&failed), Occasion::Start, None, Instant::now());
+            assert_eq!(again.is_some(), may_pass, "{refusal:?}");
+        }
+    }
 }

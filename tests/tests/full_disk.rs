@@ -12,6 +12,8 @@
 use std::{
     collections::BTreeMap,
     fs,
+    path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -20,6 +22,7 @@ use keygate_proto::etcdserverpb::{CompactionRequest, DeleteRangeRequest, PutRequ
 use keygate_tests::harness::{
     Client, Plan, Program, Protection, Server,
     disks::{Place, SmallDisk, enter},
+    peers::keygate,
 };
 use tonic::{Code, Status};
 
@@ -187,6 +190,49 @@ async fn others_fill_the_disk_and_make_room_again() {
     writer.client = server.root().await.unwrap();
     writer.check("after SIGKILL on a full disk").await;
     writer.put().await.unwrap();
+    assert!(server.stop().unwrap());
+}
+
+/// A bundle at which nothing is wrong, in `folder`.
+fn bundle(folder: &Path, revision: u64) {
+    fs::write(folder.join("model.conf"), include_str!("../../policies/model/bundle.conf")).unwrap();
+    let row = format!("p, user:svc-{revision}, default, /pay/*, readwrite, allow\n");
+    fs::write(folder.join("policy.csv"), row).unwrap();
+    fs::write(folder.join("roles.csv"), "").unwrap();
+    let mut digest = Command::new(keygate().unwrap());
+    digest.args(["policy", "digest"]).arg(folder).args(["--revision", &revision.to_string()]);
+    assert!(digest.output().unwrap().status.success());
+}
+
+/// Nobody touches the folder again: that it finds its way in is the server's own doing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_for_which_there_was_no_room_is_applied_when_there_is() {
+    if enter("a_policy_for_which_there_was_no_room_is_applied_when_there_is") == Place::Outside {
+        return;
+    }
+    let disk = SmallDisk::new(MEGABYTES).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    bundle(folder.path(), 1);
+    let plan = Plan::new(Program::Keygate, Protection::Password)
+        .flags(&["--bcrypt-cost", "4", "--policy-dir", folder.path().to_str().unwrap()])
+        .data_dir(disk.path().join("data"));
+    let mut server = Server::start(plan).await.unwrap();
+    let mut writer = Writer::new(server.root().await.unwrap());
+    let ballast = disk.fill().unwrap();
+    writer.until_refused().await;
+    until_the_log_is_full(&writer.client).await;
+    bundle(folder.path(), 2);
+    let until_said = async |what: &str, times: usize| {
+        let started = Instant::now();
+        while fs::read_to_string(server.log_path()).unwrap().matches(what).count() < times {
+            assert!(started.elapsed() < PATIENCE, "`{what}` is not in the log:\n{}", server.log_tail());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    until_said("a policy bundle was not applied", 1).await;
+    drop(ballast);
+    // The first one at the start.
+    until_said("the policy bundle was applied", 2).await;
     assert!(server.stop().unwrap());
 }
 
