@@ -49,7 +49,7 @@ pub(super) struct Remote {
     #[command(flatten)]
     reach: Reach,
     /// Log in as `name` or `name:password`; without a password it is asked for
-    #[arg(long, global = true, env = "KEYGATE_USER", value_name = "NAME[:PASSWORD]")]
+    #[arg(long, global = true, env = "KEYGATE_USER", hide_env_values = true, value_name = "NAME[:PASSWORD]")]
     user: Option<String>,
     /// Password of `--user`
     #[arg(long, global = true, env = "KEYGATE_PASSWORD", hide_env_values = true, requires = "user")]

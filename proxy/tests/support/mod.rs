@@ -101,6 +101,21 @@ impl Server {
         Self { child, address: address.expect("the log names the address"), directory, log: kept }
     }
 
+    /// Of the log, since it was ready.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until the process is gone, however it goes, and its last line is here.
+    pub(crate) async fn ended(&self) {
+        let start = Instant::now();
+        // Who reads the log is the other holder, to the end.
+        while Arc::strong_count(&self.log) > 1 {
+            assert!(start.elapsed() < PATIENCE, "it goes on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits for a line of the log that has all of `words`.
     pub(crate) async fn logs(&self, words: &[&str]) -> String {
         let start = Instant::now();
@@ -353,6 +368,10 @@ impl tonic::service::Interceptor for Sign {
 }
 
 impl Caller {
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// For clients of a service.
     pub(crate) fn signed(&self) -> InterceptedService<Channel, Sign> {
         InterceptedService::new(self.channel.clone(), Sign(self.token.clone()))
