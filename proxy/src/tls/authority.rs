@@ -13,6 +13,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertificateError, Error, RootCertStore};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::crl;
 use super::dates::{Dated, What};
@@ -38,6 +39,8 @@ pub(super) struct Authority {
     pub(super) name: Arc<str>,
     pub(super) ca: PathBuf,
     pub(super) certificates: Vec<CertificateDer<'static>>,
+    /// Of its certificates, whatever their names: each as SubjectPublicKeyInfo.
+    keys: Vec<Vec<u8>>,
     pub(super) newcomers: Arc<dyn ClientCertVerifier>,
     standing: Arc<dyn ClientCertVerifier>,
     /// Asks no list: whether it signed a chain at all.
@@ -66,6 +69,11 @@ impl Authority {
             why: error.to_string(),
         };
         let certificates = material::certificates(ca)?;
+        let keys = certificates.iter().map(|certificate| {
+            let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| bad(&error))?;
+            Ok(parsed.public_key().raw.to_vec())
+        });
+        let keys = keys.collect::<Result<_, TlsError>>()?;
         let mut roots = RootCertStore::empty();
         for root in &certificates {
             roots.add(root.clone()).map_err(|error| bad(&error))?;
@@ -105,7 +113,17 @@ impl Authority {
             }));
         }
         let ca = ca.to_owned();
-        Ok(Self { name, ca, certificates, newcomers, standing, signed, dates })
+        Ok(Self { name, ca, certificates, keys, newcomers, standing, signed, dates })
+    }
+
+    /// Whether a certificate above the client's own carries a key of this authority: under another name, signed by
+    /// another, it verifies what this one has signed, and says that it is the other's.
+    pub(super) fn lends_its_key_to(&self, chain: &[CertificateDer<'_>]) -> bool {
+        chain.iter().skip(1).any(|certificate| match X509Certificate::from_der(certificate) {
+            Ok((_, parsed)) => self.keys.iter().any(|key| key == parsed.public_key().raw),
+            // Nothing was verified by it.
+            Err(_) => false,
+        })
     }
 
     /// Whether a chain, the client's own certificate first, is let in.

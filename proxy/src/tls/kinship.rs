@@ -33,15 +33,18 @@ pub(super) fn refuse(
         let found = by_subject.get(name).into_iter().flatten();
         found.filter(|(other, _)| other.name != than.name).copied().collect::<Vec<_>>()
     };
+    // By the key, not by the name: who holds it signs under either.
+    let mut by_key: HashMap<&[u8], &Authority> = HashMap::new();
     for (authority, certificate) in &all {
-        for (other, theirs) in others(certificate.subject().as_raw(), authority) {
-            if theirs.public_key().raw == certificate.public_key().raw {
-                return Err(TlsError::SharedAuthority {
-                    first: authority.name.to_string(),
-                    second: other.name.to_string(),
-                });
-            }
+        let other = *by_key.entry(certificate.public_key().raw).or_insert(*authority);
+        if other.name != authority.name {
+            return Err(TlsError::SharedAuthority {
+                first: authority.name.to_string(),
+                second: other.name.to_string(),
+            });
         }
+    }
+    for (authority, certificate) in &all {
         for (upper, theirs) in others(certificate.issuer().as_raw(), authority) {
             let key = &theirs.public_key().subject_public_key.data;
             let message = certificate.tbs_certificate.as_ref();

@@ -80,9 +80,7 @@ pub enum TlsError {
     BadAuthority { path: PathBuf, why: String },
     #[error("revocation lists in `{}` cannot be used: {why}", path.display())]
     BadRevocationList { path: PathBuf, why: String },
-    #[error(
-        "authorities `{first}` and `{second}` have a certificate in common: whose clients would be meant?"
-    )]
+    #[error("authorities `{first}` and `{second}` have a key in common: whose clients would be meant?")]
     SharedAuthority { first: String, second: String },
     #[error(
         "authority `{upper}` signed a certificate of authority `{lower}`: each client of `{lower}` would be one of `{upper}`, too; use a root of its own for one of them"

@@ -154,6 +154,7 @@ impl Trust {
             match authority.judge(chain, now) {
                 Verdict::Holds => holding.push(authority),
                 Verdict::Fails(why) => against.push(format!("`{}` ({why})", authority.name)),
+                Verdict::Foreign if authority.lends_its_key_to(chain) => against.push(by_key_of(authority)),
                 Verdict::Foreign => {}
             }
         }
@@ -169,19 +170,21 @@ impl Trust {
     ) -> Result<Certified, Lapse> {
         let mut lapse = Lapse::Untrusted;
         let mut holding = Vec::new();
+        let mut against = Vec::new();
         for authority in &self.authorities {
             match authority.judge_standing(chain, now) {
                 Verdict::Holds => holding.push(authority),
                 // By a certificate of the chain that another authority may not need.
                 Verdict::Fails(Lapse::Expired) => lapse = Lapse::Expired,
                 Verdict::Fails(why) => return Err(why),
+                Verdict::Foreign if authority.lends_its_key_to(chain) => against.push(by_key_of(authority)),
                 Verdict::Foreign => {}
             }
         }
         if !holding.iter().any(|authority| self.is_asked_at(authority, tenant)) {
             return Err(lapse);
         }
-        Ok(self.decide(&holding, Vec::new(), chain, tenant))
+        Ok(self.decide(&holding, against, chain, tenant))
     }
 
     fn is_asked_at(&self, authority: &Authority, tenant: Option<&str>) -> bool {
@@ -244,6 +247,10 @@ impl Certified {
     pub fn tenant(&self) -> Option<&TenantOf> {
         self.whom.as_ref().ok().map(|found| &found.named.tenant)
     }
+}
+
+fn by_key_of(authority: &Authority) -> String {
+    format!("`{}` (whose key it carries under another name)", authority.name)
 }
 
 /// What is known against a certificate is told rather than that others do not know it.

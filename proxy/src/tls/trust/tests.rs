@@ -40,6 +40,12 @@ impl Ca {
         Self(CertifiedIssuer::signed_by(ca_params(name), key, &self.0).unwrap())
     }
 
+    /// With the key of `other` and another name.
+    fn with_key_of(&self, other: &Self, name: &str) -> Self {
+        let key = KeyPair::from_pem(&other.0.key().serialize_pem()).unwrap();
+        Self(CertifiedIssuer::signed_by(ca_params(name), key, &self.0).unwrap())
+    }
+
     fn der(&self) -> CertificateDer<'static> {
         self.0.der().clone()
     }
@@ -134,7 +140,10 @@ fn an_authority_below_another_is_refused() {
         assert!(why.contains(upper), "{why}");
     }
     let shared = Files::new(&[&alone, &pay], &[&pay], &lists).load().err().unwrap().to_string();
-    assert!(shared.contains("have a certificate in common"), "{shared}");
+    assert!(shared.contains("have a key in common"), "{shared}");
+    let renamed = corp.with_key_of(&pay, "renamed");
+    let shared = Files::new(&[&alone, &renamed], &[&pay], &lists).load().err().unwrap().to_string();
+    assert!(shared.contains("have a key in common"), "{shared}");
     // Only the name is the same.
     let other = Ca::root("corp").below("pay");
     Files::new(&[&corp], &[&other], "").load().err().unwrap();
@@ -177,6 +186,29 @@ fn what_an_authority_says_against_a_chain_is_not_lost_because_another_accepts_it
             _ => assert!(standing.unwrap().is_rejected()),
         }
     }
+}
+
+/// The platform's authority signed one more certificate for the tenant's key, under a name of its own. Whoever holds that
+/// key, the tenant, signs certificates that the platform's authority verifies: they are not the platform's for that.
+#[test]
+fn what_a_tenants_key_signed_under_another_name_is_not_the_platforms() {
+    let (corp, pay) = (Ca::root("corp"), Ca::root("pay"));
+    let renamed = corp.with_key_of(&pay, "renamed");
+    let chain = [renamed.leaf("root", 7), renamed.der()];
+    let now = SystemTime::now();
+    let trust = Files::new(&[&corp], &[&pay], &pay.revoke(&[], Ends::Tomorrow)).load().unwrap();
+    for host in [None, Some("pay"), Some("shop"), Some(PLATFORM_ONLY)] {
+        let certified = trust.certify(&chain, host, now);
+        assert!(certified.is_rejected(), "at {host:?}: {certified:?}");
+    }
+    let said_of_both = said(&trust.certify(&chain, None, now));
+    assert!(said_of_both.contains("`platform`, `pay-ca` (whose key it carries"), "{said_of_both}");
+    assert!(trust.certify_standing(&chain, None, now).unwrap().is_rejected());
+    // Contrast: one of the platform's own below it is the platform's.
+    let own = corp.below("renamed");
+    let chain = [own.leaf("root", 7), own.der()];
+    assert_eq!(said(&trust.certify(&chain, None, now)), "root@default");
+    assert_eq!(said(&trust.certify_standing(&chain, None, now).unwrap()), "root@default");
 }
 
 #[test]
@@ -334,10 +366,10 @@ fn names_of_authorities_are_told_at_the_hosts_of_their_tenants_only() {
     const AUTHORITIES: usize = 2000;
     let corp = Ca::root("corp");
     let files = Files::new(&[&corp], &[], "");
-    let key = KeyPair::generate().unwrap();
     let (mut authorities, mut rules) = (String::new(), String::new());
     for number in 0..AUTHORITIES {
         let name = format!("authority of the tenant with number {number}");
+        let key = KeyPair::generate().unwrap();
         files.write(&format!("{number}.pem"), &ca_params(&name).self_signed(&key).unwrap().pem());
         authorities +=
             &format!("  - {{name: ca-{number}, ca-file: {number}.pem, tenant: tenant-{number}}}\n");
