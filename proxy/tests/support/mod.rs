@@ -212,23 +212,29 @@ impl Server {
     /// Somebody who has shown nothing and comes from this address of the loopback.
     #[cfg(target_os = "linux")]
     pub(crate) async fn stranger_from(&self, ip: std::net::Ipv4Addr) -> Caller {
-        self.dial_from(Some(ip), self.client(None), "localhost", None).await
+        self.dial_from(Some(ip), self.address, self.client(None), "localhost", None).await
+    }
+
+    /// At another listener.
+    pub(crate) async fn caller_at(&self, address: SocketAddr, signed: Option<&Signed>) -> Caller {
+        let config = self.client_who_shows(signed.map(|signed| (signed.chain.clone(), signed.key())));
+        self.dial_from(None, address, config, "localhost", None).await
     }
 
     async fn dial(&self, config: rustls::ClientConfig, host: &'static str, token: Option<String>) -> Caller {
-        self.dial_from(None, config, host, token).await
+        self.dial_from(None, self.address, config, host, token).await
     }
 
     async fn dial_from(
         &self,
         source: Option<std::net::Ipv4Addr>,
+        address: SocketAddr,
         mut config: rustls::ClientConfig,
         host: &'static str,
         token: Option<String>,
     ) -> Caller {
         config.alpn_protocols = vec![b"h2".to_vec()];
         let connector = TlsConnector::from(Arc::new(config));
-        let address = self.address;
         let connect = tower::service_fn(move |_: http::Uri| {
             let connector = connector.clone();
             async move {
