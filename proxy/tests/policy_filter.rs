@@ -257,6 +257,28 @@ async fn a_row_that_hides_from_some_time_on_does_so_for_an_open_watch() {
     assert_eq!(ask(&service, "range /f/ /f0").await, "a=shown #1");
 }
 
+/// An answer that is too large says how much there is, so it must be about what is visible.
+#[tokio::test]
+async fn limits_of_an_answer_count_what_is_visible() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = folder.path().join("limits.yaml");
+    fs::write(&limits, "limits: {tenant: {users: {svc: {range-rows: 2}}}}\n").unwrap();
+    let server = Server::start(&["--limits-file", limits.to_str().unwrap()]);
+    let (root, service) = (server.named("root").await, server.named("svc").await);
+    for key in ["/f/a", "/f/b/1", "/f/b/2", "/f/b/3", "/f/c"] {
+        put(&root, key, "v").await;
+    }
+    let allow = "p, user:svc, default, /f/*, read, allow\n";
+    apply(&server, 1, allow);
+    assert_eq!(ask(&service, "range /f/ /f0").await, "ResourceExhausted");
+    apply(&server, 2, &format!("{allow}p, user:svc, default, /f/b/*, read, deny, on_partial=filter\n"));
+    assert_eq!(ask(&service, "range /f/ /f0").await, "a=v c=v #2");
+    assert_eq!(ask(&service, "stream /f/ /f0").await, "a=v c=v #2");
+    put(&root, "/f/d", "v").await;
+    assert_eq!(ask(&service, "range /f/ /f0").await, "ResourceExhausted");
+    assert_eq!(ask(&service, "range /f/ /f0 limit=2").await, "a=v c=v #3 more");
+}
+
 /// What users and roles allow is hidden by the bundle's rows too, from a tenant's root as from anybody.
 #[tokio::test]
 async fn what_the_auth_api_allows_is_hidden_too_and_the_tools_say_so() {

@@ -32,7 +32,10 @@ impl Keyspace {
     pub(super) fn seen<'k, 'r>(&'k self, range: &'r KeyRange, sight: &'r Sight) -> Seen<'k, 'r> {
         let start = Bound::Included(range.start().as_ref());
         let entries = (!range.is_empty()).then(|| self.index.range::<_, [u8]>((start, end_of(range))));
-        Seen { keyspace: self, range, entries, hidden: sight.hidden() }
+        // A range in pieces begins far behind most of them.
+        let hidden = sight.hidden();
+        let first = hidden.partition_point(|stretch| stretch.is_before(range.start()));
+        Seen { keyspace: self, range, entries, hidden: &hidden[first..] }
     }
 }
 
