@@ -39,7 +39,8 @@ impl Compiler {
         Ok(Self { newest: Mutex::default(), editions: AtomicU64::new(0), bundles: Mutex::default() })
     }
 
-    pub(crate) fn prepared(&self, digest: &BundleDigest) -> Option<Arc<BundlePolicy>> {
+    /// The compiled form of a bundle that somebody still holds.
+    pub fn prepared(&self, digest: &BundleDigest) -> Option<Arc<BundlePolicy>> {
         self.bundles.lock().get(digest).and_then(Weak::upgrade)
     }
 

@@ -4,7 +4,7 @@
 //! keys in turn: deny rows first, then allow rows, which may cover a range together. Nothing is cached and
 //! nothing is locked, so the thousandth question costs what the first one did.
 
-mod beyond;
+pub(crate) mod beyond;
 
 use crate::bundle::{Action, Bundle, Conditions, Context, Effect, Instant, OnPartial, Row, Subject, Tenant};
 use crate::membership::{Applying, Membership};

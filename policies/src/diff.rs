@@ -7,6 +7,7 @@
 //! The result is empty exactly if no caller is decided differently anywhere.
 
 mod cells;
+mod gains;
 mod parties;
 mod standing;
 
@@ -17,6 +18,8 @@ use bytes::Bytes;
 use keygate_core::KeyRange;
 use std::collections::BTreeMap;
 use std::fmt;
+
+pub use gains::gains;
 
 /// One difference.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,15 +59,7 @@ pub fn diff(old: &Bundle, new: &Bundle) -> Vec<Delta> {
         for action in Action::all() {
             cells::visit(&within, action, &mut |who, start, end, circumstance, before, after| {
                 let change = Change { tenant: tenant.map(str::to_owned), action, before, after };
-                let stretches = found.entry((change, who)).or_default();
-                match stretches.last_mut().filter(|last| last.start == *start) {
-                    Some(last) => last.when.push(circumstance.clone()),
-                    None => stretches.push(Stretch {
-                        start: start.clone(),
-                        end: end.clone(),
-                        when: vec![circumstance.clone()],
-                    }),
-                }
+                Stretch::add(found.entry((change, who)).or_default(), start, end, circumstance);
             });
         }
     }
@@ -75,6 +70,20 @@ struct Stretch {
     start: Bytes,
     end: End,
     when: Vec<Conditions>,
+}
+
+impl Stretch {
+    /// The circumstances of one stretch come one after the other.
+    fn add(stretches: &mut Vec<Self>, start: &Bytes, end: &End, circumstance: &Conditions) {
+        match stretches.last_mut().filter(|last| last.start == *start) {
+            Some(last) => last.when.push(circumstance.clone()),
+            None => stretches.push(Self {
+                start: start.clone(),
+                end: end.clone(),
+                when: vec![circumstance.clone()],
+            }),
+        }
+    }
 }
 
 /// Joins what lies beside each other, and whom the same happens to.

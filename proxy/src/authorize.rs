@@ -35,6 +35,12 @@ pub fn obtain(
     Ok(permit)
 }
 
+/// May the caller give more than they hold?
+pub fn escalates(view: &View, caller: &Caller) -> Result<bool, Refusal> {
+    let policy = in_force(view, keyspace(view, caller)?);
+    Ok(policy.decide_other(caller, &Access::Admin(AdminVerb::Escalate)) == Decision::Allow)
+}
+
 /// What a change of users and roles would hand on that the caller, who may change them, does not hold: in words.
 pub fn lacking(view: &View, caller: &Caller, operation: &Operation<Plaintext>) -> Vec<String> {
     let Ok(keyspace) = keyspace(view, caller) else { return Vec::new() };

@@ -1,6 +1,6 @@
 //! Hands a permit to whoever does the work: nearly always the engine.
 
-use keygate_core::{Answer, Operation, Permit, Refusal, Reply, Sealed};
+use keygate_core::{Answer, Caller, Operation, Permit, Refusal, Reply, Sealed};
 use keygate_engine::{Decide, RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
 use tokio::time::Instant;
 
@@ -9,11 +9,14 @@ use crate::stack::Context;
 
 /// A request with one answer.
 ///
+/// `caller` is whom the permit was given to, on this view.
+///
 /// `Err(Refusal::StalePermit)`: nothing was done, and the permit must be obtained again.
 pub async fn one(
     context: &Context,
     view: &View,
     asker: Asker,
+    caller: &Caller,
     permit: Permit<Sealed>,
 ) -> Result<Reply<Sealed>, Refusal> {
     match permit.operation() {
@@ -25,7 +28,8 @@ pub async fn one(
         }
         Operation::PolicyChange(change) => {
             // Kept until the answer is there: who applies it finds it made.
-            let _prepared = context.policies.prepare(view, change).await?;
+            let prepared = context.policies.prepare(view, change).await?;
+            context.policies.check_gains(view, caller, change, &prepared).await?;
             context.port.propose(permit).await
         }
         Operation::Observe(observation) => {

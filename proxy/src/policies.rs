@@ -4,14 +4,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::authorize;
 use crate::denials::Denials;
 use bytes::Bytes;
 use keygate_core::{
-    BUNDLE_BYTES, BundleDigest, KeyspaceId, PolicyAnswer, PolicyChange, PolicyQuestion, Refusal, Rules,
+    Access, BUNDLE_BYTES, BundleDigest, Caller, DEFAULT_TENANT, Decision, KeyspaceId, PolicyAnswer,
+    PolicyChange, PolicyQuestion, Refusal,
 };
 use keygate_engine::View;
-use keygate_policies::{Compiler, Trust, bundle::VerifyingKey, rows_of_tables};
+use keygate_policies::bundle::{Bundle, Instant, VerifyingKey};
+use keygate_policies::{Asker, BundlePolicy, Compiler, Trust, gains, rows_of_tables};
 use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject as _};
 use thiserror::Error;
 
@@ -48,8 +52,11 @@ pub struct Policies {
     pub denials: Denials,
 }
 
-/// A compiled bundle that somebody is about to propose. It is found again while this is kept.
-pub struct Prepared(#[expect(dead_code, reason = "kept alive, not looked at")] Option<Arc<dyn Rules>>);
+/// A compiled bundle that somebody is about to propose. It is found again while this is kept. `None`: no bundle.
+pub struct Prepared(Option<Arc<BundlePolicy>>);
+
+/// Gains that are told.
+const TOLD: usize = 5;
 
 impl Policies {
     pub fn new(compiler: Arc<Compiler>, trust: Option<Trust>) -> Self {
@@ -116,6 +123,42 @@ impl Policies {
         Ok(Prepared(Some(compiled.map_err(Refusal::BundleUnusable)?)))
     }
 
+    /// Does what the change puts in force give nobody what the caller does not hold?
+    ///
+    /// Decided on the view of the caller's permit, so that the permit is stale when any of it changes. Root, and
+    /// whoever may escalate, is not asked. Where bundles need signatures the signers answer for what a bundle gives,
+    /// unless an older one comes back: it was good then.
+    pub async fn check_gains(
+        &self,
+        view: &View,
+        caller: &Caller,
+        change: &PolicyChange,
+        next: &Prepared,
+    ) -> Result<(), Refusal> {
+        if matches!(change, PolicyChange::Stage { .. }) || authorize::escalates(view, caller)? {
+            return Ok(());
+        }
+        let in_force = self.in_force(view)?;
+        if let (Some(_), Some(next)) = (&self.trust, &next.0) {
+            let is_newer = |old: &Arc<BundlePolicy>| next.bundle().revision() > old.bundle().revision();
+            if in_force.as_ref().is_none_or(is_newer) {
+                return Ok(());
+            }
+        }
+        let (view, caller, next) = (view.clone(), caller.clone(), next.0.clone());
+        let compare = move || found(&view, &caller, in_force.as_deref(), next.as_deref());
+        let found = tokio::task::spawn_blocking(compare).await;
+        let found = found.map_err(|_| Refusal::Internal { cause: "comparing two bundles broke off" })??;
+        if found.is_empty() { Ok(()) } else { Err(Refusal::BundleGives(told(&found))) }
+    }
+
+    fn in_force(&self, view: &View) -> Result<Option<Arc<BundlePolicy>>, Refusal> {
+        let stored = view.bundle_of(view.platform_policy().revision)?;
+        // The view holds it.
+        let missing = Refusal::Internal { cause: "the bundle in force is not compiled" };
+        stored.map(|stored| self.compiler.prepared(&stored.digest).ok_or(missing)).transpose()
+    }
+
     pub fn answer(&self, view: &View, question: &PolicyQuestion) -> Result<PolicyAnswer, Refusal> {
         match question {
             PolicyQuestion::Log => Ok(view.policy_log()),
@@ -150,6 +193,37 @@ impl Policies {
             }
         }
     }
+}
+
+fn found(
+    view: &View,
+    caller: &Caller,
+    old: Option<&BundlePolicy>,
+    new: Option<&BundlePolicy>,
+) -> Result<Vec<String>, Refusal> {
+    let Caller::User { name, groups, .. } = caller else { return Err(Refusal::PermissionDenied) };
+    let keyspace = authorize::keyspace(view, caller)?;
+    let groups: Vec<&str> = groups.names().iter().map(AsRef::as_ref).collect();
+    let giver = Asker { tenant: DEFAULT_TENANT, user: name, groups: &groups };
+    let own = |access: &Access| match access {
+        Access::Keys { action, range } => {
+            keyspace.policy().decide_keys(caller, *action, range) == Decision::Allow
+        }
+        other => keyspace.policy().decide_other(caller, other) == Decision::Allow,
+    };
+    let empty = Bundle::empty();
+    let (old, new) = (old.map_or(&empty, |old| old.bundle()), new.map_or(&empty, |new| new.bundle()));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = Instant(i64::try_from(now).unwrap_or(i64::MAX));
+    Ok(gains(old, new, &giver, now, &own).iter().map(ToString::to_string).collect())
+}
+
+fn told(gains: &[String]) -> String {
+    let mut text = gains.iter().take(TOLD).map(String::as_str).collect::<Vec<_>>().join("; ");
+    if gains.len() > TOLD {
+        text.push_str(&format!("; and {} more", gains.len() - TOLD));
+    }
+    text
 }
 
 fn whole(view: &View, digest: &BundleDigest, parts: u32) -> Option<Vec<Bytes>> {

@@ -92,7 +92,7 @@ pub async fn run<'a>(
         };
         let permit = authorize::obtain(context.endpoint, &view, &caller, operation.clone());
         let done = match permit {
-            Ok(permit) => dispatch::one(context, &view, asker, transform::seal(permit)?).await,
+            Ok(permit) => dispatch::one(context, &view, asker, &caller, transform::seal(permit)?).await,
             Err(refusal) => Err(refusal),
         };
         match done {
@@ -263,7 +263,11 @@ async fn hash_password(
     let password = password.clone();
     let view = context.port.view();
     let caller = identify(context, &view, evidence, &operation)?;
-    authorize::obtain(context.endpoint, &view, &caller, operation.clone())?;
+    let permit = authorize::obtain(context.endpoint, &view, &caller, operation.clone());
+    permit.map_err(|refusal| match refusal {
+        Refusal::PermissionDenied => context.policies.denials.note(&view, &caller, &operation),
+        refusal => refusal,
+    })?;
     let passwords = context.identifier.passwords();
     passwords.check(&password)?;
     check_user(&view, &caller, &operation)?;

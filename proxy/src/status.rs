@@ -32,6 +32,7 @@ pub fn of(refusal: &Refusal) -> Status {
         }
         Refusal::QuotaReached(bound) => quotas::refused(code, text, bound),
         Refusal::BundleUnusable(_)
+        | Refusal::BundleGives(_)
         | Refusal::BundlePartTooLarge { .. }
         | Refusal::BundleTooLarge { .. }
         | Refusal::PolicyMoved { .. }
@@ -154,6 +155,7 @@ fn code_and_text(refusal: &Refusal) -> (Code, &'static str) {
             (Code::FailedPrecondition, "keygate: tenant is suspended: it can be read, not changed")
         }
 
+        Refusal::BundleGives(_) => (Code::PermissionDenied, "keygate: the bundle gives too much"),
         Refusal::BundleUnusable(_) => (Code::InvalidArgument, "keygate: the bundle cannot be used"),
         Refusal::BundleIncomplete => (
             Code::FailedPrecondition,

@@ -251,7 +251,7 @@ async fn a_tenants_root_is_bound_and_only_the_platform_may_apply() {
     let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
     let tenant = server.logged_in("root@pay", made["root_password"].as_str().unwrap()).await;
     let officer = server.named("officer").await;
-    let rows = "p, user:*, pay, /sealed/*, readwrite, deny\np, user:officer, default, -, policy, allow\n";
+    let rows = "p, user:*, pay, /sealed/*, readwrite, deny\np, user:officer, default, -, policy, allow\np, user:officer, default, -, escalate, allow\n";
     assert_eq!(apply(&server, &bundle(1, rows, "")), 1);
     assert!(put(&tenant, "/open/a").await.is_ok());
     assert_eq!(put(&tenant, "/sealed/a").await, Err(Code::PermissionDenied));

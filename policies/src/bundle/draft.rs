@@ -85,6 +85,17 @@ impl Bundle {
         Draft::read(files).into_bundle()
     }
 
+    /// Without rows: what is in force where there is no bundle.
+    pub fn empty() -> Self {
+        Self {
+            manifest: Manifest::of(&Files::default(), 0),
+            digest: String::new(),
+            rows: Vec::new(),
+            links: Vec::new(),
+            tests: Vec::new(),
+        }
+    }
+
     pub fn revision(&self) -> u64 {
         self.manifest.revision
     }

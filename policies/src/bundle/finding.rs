@@ -69,6 +69,7 @@ rules! {
     TenantWildcard "tenant-wildcard" Warning "a row for every tenant";
     TenantOverlap "tenant-overlap" Warning "a row for every tenant that reaches into keys of a tenant's own rows";
     PolicyWritable "policy-writable" Warning "a subject that may change the policy";
+    DenyOfRoot "deny-of-root" Warning "a deny row for the platform's root, whom no row binds";
     RowExpired "row-expired" Warning "a row whose time is over";
 }
 

@@ -148,7 +148,8 @@ fn includes(permission: &Permission, action: Action) -> bool {
     }
 }
 
-fn access(action: Action, start: &Bytes, end: &End) -> Access {
+/// What a request asks that does this to these keys.
+pub(crate) fn access(action: Action, start: &Bytes, end: &End) -> Access {
     let keys = |action| Access::Keys { action, range: range_of(start.clone(), end) };
     match action {
         Action::Read => keys(KeyAction::Read),

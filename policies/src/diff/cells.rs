@@ -2,12 +2,13 @@
 
 use super::parties::{Party, Saying, Within};
 use super::standing::{Pair, Standing};
-use crate::bundle::{Action, Conditions, Context, Effect, OnPartial};
+use crate::bundle::{Action, Conditions, Context, Effect, Instant, OnPartial};
 use crate::circumstances::boxes;
-use crate::decision::Outcome;
+use crate::decision::{Outcome, beyond::access};
 use crate::segments::End;
 use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
+use keygate_core::Access;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Told: who, from which key, up to which, under which circumstances, and what changes there.
@@ -15,29 +16,130 @@ pub(super) type Visit<'a> = dyn FnMut(String, &Bytes, &End, &Conditions, Outcome
 
 pub(super) fn visit(within: &Within<'_>, action: Action, visit: &mut Visit<'_>) {
     let people = People::new(within, action);
-    if people.changed.is_empty() {
-        return;
+    if !people.changed.is_empty() {
+        let is_changed = |active: &[u32]| active.iter().any(|number| people.changed.contains(number));
+        people.each_stretch(&mut |active, start, end| {
+            if is_changed(active) {
+                people.visit_keys(active, start, end, visit);
+            }
+        });
     }
-    let mut rows: Vec<u32> = people.all.iter().copied().collect();
-    rows.sort_by(|a, b| people.start(*a).cmp(people.start(*b)));
-    let mut edges: BTreeSet<Bytes> = BTreeSet::new();
-    for number in &rows {
-        edges.insert(people.start(*number).clone());
-        if let End::Before(end) = people.end(*number) {
-            edges.insert(end);
+}
+
+/// Told: who, from which key, up to which, and under which circumstances.
+pub(super) type VisitGain<'a> = dyn FnMut(String, &Bytes, &End, &Conditions) + 'a;
+
+/// Who hands rights on, and what the tables of its tenant let it do.
+pub(super) struct Giver<'a> {
+    /// As members are called here.
+    pub(super) names: Vec<String>,
+    pub(super) own: &'a dyn Fn(&Access) -> bool,
+}
+
+/// What somebody gains that `giver`, who may hold nothing here, does not hold.
+pub(super) fn visit_gains(
+    within: &Within<'_>,
+    action: Action,
+    now: Instant,
+    giver: Option<&Giver<'_>>,
+    visit: &mut VisitGain<'_>,
+) {
+    let people = People::new(within, action);
+    let newcomers: Vec<usize> = within
+        .members
+        .iter()
+        .enumerate()
+        .filter(|(_, party)| party.is_new())
+        .map(|(index, _)| index)
+        .collect();
+    people.each_stretch(&mut |active, start, end| {
+        if !newcomers.is_empty() || active.iter().any(|number| people.changed.contains(number)) {
+            people.visit_gains(active, (start, end), now, giver, &newcomers, visit);
+        }
+    });
+}
+
+impl People<'_> {
+    /// Stretches of keys in which the same rows apply, ascending, with the rows.
+    fn each_stretch(&self, visit: &mut dyn FnMut(&[u32], &Bytes, &End)) {
+        let people = self;
+        let mut rows: Vec<u32> = people.all.iter().copied().collect();
+        rows.sort_by(|a, b| people.start(*a).cmp(people.start(*b)));
+        let mut edges: BTreeSet<Bytes> = BTreeSet::new();
+        for number in &rows {
+            edges.insert(people.start(*number).clone());
+            if let End::Before(end) = people.end(*number) {
+                edges.insert(end);
+            }
+        }
+        let edges: Vec<Bytes> = edges.into_iter().collect();
+        let mut upcoming = rows.into_iter().peekable();
+        let mut active: Vec<u32> = Vec::new();
+        for (index, start) in edges.iter().enumerate() {
+            active.retain(|number| people.end(*number).is_behind(start));
+            while let Some(number) = upcoming.next_if(|number| people.start(*number) == start) {
+                active.push(number);
+            }
+            let end = edges.get(index + 1).map_or(End::Open, |end| End::Before(end.clone()));
+            visit(&active, start, &end);
         }
     }
-    let edges: Vec<Bytes> = edges.into_iter().collect();
-    let mut upcoming = rows.into_iter().peekable();
-    let mut active: Vec<u32> = Vec::new();
-    for (index, start) in edges.iter().enumerate() {
-        active.retain(|number| people.end(*number).is_behind(start));
-        while let Some(number) = upcoming.next_if(|number| people.start(*number) == start) {
-            active.push(number);
-        }
-        let end = edges.get(index + 1).map_or(End::Open, |end| End::Before(end.clone()));
-        if active.iter().any(|number| people.changed.contains(number)) {
-            people.visit_keys(&active, start, &end, visit);
+
+    fn visit_gains(
+        &self,
+        active: &[u32],
+        (start, end): (&Bytes, &End),
+        now: Instant,
+        giver: Option<&Giver<'_>>,
+        newcomers: &[usize],
+        visit: &mut VisitGain<'_>,
+    ) {
+        let present: BTreeSet<usize> = active
+            .iter()
+            .filter_map(|number| self.whose.get(number))
+            .flatten()
+            .chain(newcomers)
+            .copied()
+            .collect();
+        // Every user may, as far as no row is in the way.
+        let is_everybodys = matches!(self.action, Action::Verb(verb) if verb.right().is_of_every_user());
+        let is_own =
+            giver.is_some_and(|giver| is_everybodys || (giver.own)(&access(self.action, start, end)));
+        let conditions = active.iter().map(|number| self.saying(*number).conditions);
+        for circumstance in boxes(conditions) {
+            let until = circumstance.within.until;
+            if until <= now && until != Instant::LATEST {
+                continue;
+            }
+            let pair = |party: &Party| {
+                let mut pair = self.pair(party, active, &circumstance.example);
+                if is_everybodys {
+                    (pair.before.allow, pair.after.allow) = (true, true);
+                }
+                pair
+            };
+            let base = pair(&self.within.everybody);
+            if let Some(giver) = giver {
+                let own = self.within.members.iter().filter(|party| giver.names.contains(&party.name));
+                let held = own.fold(base, |all, party| all.with(pair(party))).before;
+                if !held.reject && !held.hide && (held.allow || is_own) {
+                    continue;
+                }
+            }
+            if base.is_gain() {
+                visit(self.within.everybody.name.clone(), start, end, &circumstance.within);
+            }
+            for index in &present {
+                let Some(party) = self.within.members.get(*index) else { continue };
+                let mut both = base.with(pair(party));
+                if party.is_new() {
+                    // Who could not log in had nothing of what is everybody's.
+                    both.before = Standing::default();
+                }
+                if both.is_gain() && (!base.is_gain() || party.is_new()) {
+                    visit(party.name.clone(), start, end, &circumstance.within);
+                }
+            }
         }
     }
 }

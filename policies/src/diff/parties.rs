@@ -28,6 +28,11 @@ pub(super) struct Party {
 }
 
 impl Party {
+    /// Whom nobody knew before by this bundle.
+    pub(super) fn is_new(&self) -> bool {
+        self.before.is_empty() && !self.after.is_empty()
+    }
+
     pub(super) fn is_changed(&self) -> bool {
         self.before != self.after
     }

@@ -50,6 +50,13 @@ impl Pair {
         Self { before: self.before.essence(), after: self.after.essence() }
     }
 
+    /// May somebody do more behind the change, if they could do it as far as rows let them, by tables for instance?
+    pub(super) fn is_gain(self) -> bool {
+        let (before, after) = (self.before, self.after);
+        let is_lifted = before.hide && !after.hide;
+        (before.reject && !after.reject) || (!after.reject && (is_lifted || (after.allow && !before.allow)))
+    }
+
     /// The change, if there is one.
     pub(super) fn change(self) -> Option<(Outcome, Outcome)> {
         let (before, after) = (self.before.outcome(), self.after.outcome());

@@ -7,7 +7,7 @@ use crate::bundle::{
 };
 use crate::explain::is_over;
 use crate::segments::{End, RowId, Segments};
-use keygate_core::KeyRange;
+use keygate_core::{DEFAULT_TENANT, KeyRange, ROOT};
 
 pub(super) fn check(draft: &Draft, now: Option<Instant>, findings: &mut Vec<Finding>) {
     let tenants = keys_of_tenants(&draft.rows);
@@ -88,6 +88,11 @@ fn regex_sign(key: &[u8]) -> Option<&'static str> {
 
 fn subject(row: &Row, report: &mut dyn FnMut(Rule, &'static str, String)) {
     if row.effect != Effect::Allow {
+        let is_root = matches!(&row.subject, Subject::User(name) if name.as_ref() == ROOT);
+        if is_root && matches!(&row.tenant, Tenant::Named(name) if name.as_ref() == DEFAULT_TENANT) {
+            let message = "the row does nothing: no bundle binds the platform's root".to_owned();
+            report(Rule::DenyOfRoot, "SUBJECT", message);
+        }
         return;
     }
     if row.subject == Subject::Everybody {

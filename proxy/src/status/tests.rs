@@ -125,6 +125,12 @@ fn table() -> Vec<(Refusal, Code, &'static str)> {
             NotFound,
             "keygate: decision `0000000000000007` is not remembered: the last 1000 denials since the start are",
         ),
+        (
+            R::BundleGives("default: user:ops gains write /x/*".to_owned()),
+            PermissionDenied,
+            "keygate: it gives what whoever applies it does not hold: default: user:ops gains write /x/*; the verb \
+             `escalate` would allow it, and so would signatures where the server asks for them",
+        ),
     ]
 }
 
@@ -141,7 +147,7 @@ fn bound(kind: QuotaKind) -> Box<QuotaBound> {
     Box::new(QuotaBound { kind, prefix: b"app/\xff".as_slice().into(), limit: 3, used: 5 })
 }
 
-const VARIANTS: usize = 69;
+const VARIANTS: usize = 70;
 
 fn position(refusal: &Refusal) -> usize {
     use Refusal as R;
@@ -215,6 +221,7 @@ fn position(refusal: &Refusal) -> usize {
         R::BundleTooLarge { .. } => 63,
         R::PolicyMoved { .. } => 64,
         R::PolicyRevisionUnknown(_) => 65,
+        R::BundleGives(_) => 69,
     }
 }
 
