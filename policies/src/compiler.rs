@@ -4,6 +4,7 @@ use crate::compiled::{CompiledPolicy, Edition, Slot, Users};
 use crate::decision::BundlePolicy;
 use crate::group::Groups;
 use crate::model::{Model, ModelError};
+use crate::recovering::DenyEverything;
 use bytes::Bytes;
 use imbl::ordmap::DiffItem;
 use keygate_core::{AuthTables, BundleDigest, Compile, KeyspaceId, Policy, Rules};
@@ -21,6 +22,9 @@ pub struct Compiler {
     editions: AtomicU64,
     /// Compiled bundles that somebody still holds.
     bundles: Mutex<HashMap<BundleDigest, Weak<BundlePolicy>>>,
+    /// What does not compile any more denies everything instead of being refused.
+    recovers: bool,
+    unusable: Mutex<Vec<String>>,
 }
 
 impl Compiler {
@@ -36,7 +40,25 @@ impl Compiler {
     /// The same for a given text of `model.conf`.
     pub fn with_model(text: &str) -> Result<Self, ModelError> {
         Model::load(text)?.self_test()?;
-        Ok(Self { newest: Mutex::default(), editions: AtomicU64::new(0), bundles: Mutex::default() })
+        Ok(Self {
+            newest: Mutex::default(),
+            editions: AtomicU64::new(0),
+            bundles: Mutex::default(),
+            recovers: false,
+            unusable: Mutex::default(),
+        })
+    }
+
+    /// Lets a bundle that was in force and cannot be used any more deny everything, so that a server starts on it and
+    /// the platform's root can put another one in force.
+    #[must_use]
+    pub fn recovering(self) -> Self {
+        Self { recovers: true, ..self }
+    }
+
+    /// Bundles that deny everything because they cannot be used, and why.
+    pub fn unusable(&self) -> Vec<String> {
+        self.unusable.lock().clone()
     }
 
     /// The compiled form of a bundle that somebody still holds.
@@ -118,6 +140,17 @@ impl Compile for Compiler {
     }
 
     fn bundle(&self, digest: &BundleDigest, parts: &[Bytes]) -> Result<Arc<dyn Rules>, String> {
-        Ok(self.compile_bundle(digest, parts)?)
+        match self.compile_bundle(digest, parts) {
+            Ok(policy) => Ok(policy),
+            Err(why) if self.recovers => {
+                self.unusable.lock().push(format!("bundle `{digest}` cannot be used: {why}"));
+                Ok(Arc::new(DenyEverything))
+            }
+            Err(why) => Err(format!(
+                "{why}\nthe way out: start the program that it was applied with, or start this one with \
+                 `--policy-recover`, which denies everything to everybody but the platform's root, and as root \
+                 `keygate policy apply` another bundle or `keygate policy rollback`"
+            )),
+        }
     }
 }

@@ -22,6 +22,7 @@ mod group;
 mod interval;
 mod lint;
 mod membership;
+mod recovering;
 
 mod model;
 mod rows;

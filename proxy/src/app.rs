@@ -51,11 +51,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let mut signals = Signals::install()?;
     let sockets = bind_all(&config)?;
-    let compiler = Arc::new(keygate_policies::Compiler::new().context("the policy model cannot be used")?);
+    let compiler = keygate_policies::Compiler::new().context("the policy model cannot be used")?;
+    let compiler = Arc::new(if config.own.policy_recover { compiler.recovering() } else { compiler });
     let memory = Memory::of(config.own.memory_budget);
     let options = settings::engine(&config, memory);
     let compile = compiler.clone();
     let engine = tokio::task::spawn_blocking(move || Engine::open(options, compile)).await??;
+    for why in compiler.unusable() {
+        tracing::error!(%why, "it denies everything to all but the platform's root: apply another bundle, or roll back");
+    }
     let trust = policies::trust(&config.own.policy_keys, config.own.policy_keys_needed)?;
     let policies = Arc::new(Policies::new(compiler, trust));
 

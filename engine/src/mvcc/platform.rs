@@ -48,7 +48,10 @@ impl Platform {
         all.staged = all.parts.keys().map(|(digest, _)| *digest).find(|digest| !named.contains(digest));
         if let Some((revision, newest)) = all.revisions.get_max().cloned() {
             let rules = newest.bundle.as_ref().map(|bundle| all.compiled(bundle, compile)).transpose();
-            let rules = rules.map_err(|why| format!("policy revision {revision} cannot be used: {why}"))?;
+            let digest = newest.bundle.as_ref().map(|bundle| bundle.digest.to_string()).unwrap_or_default();
+            let unusable =
+                |why| format!("bundle `{digest}` of policy revision {revision} cannot be used: {why}");
+            let rules = rules.map_err(unusable)?;
             all.in_force = PlatformPolicy { revision, rules };
         }
         Ok(all)
@@ -60,8 +63,8 @@ impl Platform {
         compile: &dyn Compile,
     ) -> Result<Arc<dyn keygate_core::Rules>, String> {
         let parts = self.parts_of(&bundle.digest, bundle.parts);
-        let parts = parts.ok_or_else(|| format!("parts of bundle `{}` are missing", bundle.digest))?;
-        compile.bundle(&bundle.digest, &parts)
+        // Without its parts it is another content than announced, and what becomes of such a bundle is not decided here.
+        compile.bundle(&bundle.digest, &parts.unwrap_or_default())
     }
 
     fn parts_of(&self, digest: &BundleDigest, count: u32) -> Option<Vec<Bytes>> {

@@ -254,6 +254,8 @@ pub struct Own {
     pub policy_keys_needed: u32,
     /// Who is told when a quota crosses a threshold.
     pub quota_webhook: Option<Receiver>,
+    /// A bundle in force that cannot be used any more denies everything, instead of keeping the server from starting.
+    pub policy_recover: bool,
     /// How long open requests may take to finish after SIGTERM.
     pub shutdown_grace: Duration,
 }

@@ -206,6 +206,7 @@ impl Resolver<'_> {
             policy_keys: draft.policy_keys.clone(),
             policy_keys_needed: draft.policy_keys_needed,
             quota_webhook: self.quota_webhook(draft),
+            policy_recover: draft.policy_recover,
             shutdown_grace: draft.shutdown_grace,
         }
     }

@@ -143,6 +143,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "Secret, its owner's alone (0600), by which each document is signed: HMAC-SHA256, in the header X-Keygate-Signature.",
     )
     .sets(|draft, text| draft::path(&mut draft.quota_webhook_secret, text)),
+    own(
+        "policy-recover",
+        Kind::Bool,
+        "false",
+        "Start even if the bundle in force cannot be used any more: it then denies everything to all but the platform's root.",
+    )
+    .sets(|draft, text| draft::put(&mut draft.policy_recover, values::boolean(text))),
     // Well below the 90 s after which systemd kills, and the 30 s of Kubernetes.
     own("shutdown-grace", Kind::Duration, "10s", "Time that open requests have to finish after SIGTERM.")
         .sets(|draft, text| draft::put(&mut draft.shutdown_grace, values::duration(text))),
