@@ -284,6 +284,160 @@ async fn operators_see_what_is_in_force_and_who_asks_for_how_much() {
     assert_eq!(told["limits"][0], first, "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Which headers a refusal has besides `grpc-retry-pushback-ms` and its QuotaFailure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    /// How long to wait, and all of `x-ratelimit-`.
+    Wait,
+    /// That nothing is left.
+    UsedUp,
+    /// Only what the limit is.
+    TooLarge,
+    /// Nothing: etcd has words of its own.
+    EtcdsWords,
+}
+
+/// One of each kind, in the way in which clients meet it. Watches are told within their stream, keepalives wait, and
+/// answers that find no memory are in memory.rs.
+#[tokio::test]
+async fn every_kind_of_refusal_says_what_its_client_needs() {
+    use Told::{EtcdsWords, TooLarge, UsedUp, Wait};
+    let once = "{rate: 1/h, burst: 1}";
+    let kinds = [
+        ("requests", once, Wait),
+        ("reads", once, Wait),
+        ("ranges", once, Wait),
+        ("writes", once, Wait),
+        ("admin", once, Wait),
+        ("logins", once, Wait),
+        ("bytes-in", "{rate: 1/h, burst: 1}", Wait),
+        ("bytes-out", "{rate: 1/h, burst: 1}", Wait),
+        ("range-cost", "{rate: 1/h, burst: 1}", Wait),
+        ("in-flight", "0", UsedUp),
+        ("connections", "1", UsedUp),
+        ("streams", "1", UsedUp),
+        ("range-rows", "1", TooLarge),
+        ("range-bytes", "1", TooLarge),
+        ("key-size", "1", EtcdsWords),
+        ("value-size", "1", EtcdsWords),
+        ("txn-operations", "1", EtcdsWords),
+        ("txn-depth", "1", EtcdsWords),
+        ("lease-ttl-max", "10", EtcdsWords),
+    ];
+    let users: String =
+        kinds.iter().map(|(rule, limit, _)| format!("      {rule}: {{{rule}: {limit}}}\n")).collect();
+    // A tenant's alone: of leases there are none, so that one is too many.
+    let limits = format!("limits:\n  tenant:\n    leases: 0\n    users:\n{users}");
+    let names: Vec<_> = kinds.iter().map(|(rule, ..)| *rule).chain(["leases"]).collect();
+    let limited = Limited::start(&limits, &names).await;
+    for key in ["a", "b", "c"] {
+        put(&limited.root, key, "v").await.unwrap();
+    }
+    for (rule, _, told) in kinds.into_iter().chain([("leases", "0", UsedUp)]) {
+        let status = provoke(&limited, rule).await;
+        let has: Vec<_> = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"]
+            .map(|name| {
+                status.metadata().get(name).map(|value| value.to_str().unwrap().parse::<u64>().unwrap())
+            })
+            .into();
+        let pushback = status
+            .metadata()
+            .get("grpc-retry-pushback-ms")
+            .map(|value| value.to_str().unwrap().parse::<i64>());
+        let details = keygate_proto::rpc::Status::decode(status.details()).unwrap().details;
+        let kinds: Vec<_> = details.iter().map(|any| any.type_url.rsplit_once('.').unwrap().1).collect();
+        let as_told = match (told, has.as_slice(), &pushback, kinds.as_slice()) {
+            (Wait, [Some(_), Some(_), Some(1..)], Some(Ok(1..)), ["RetryInfo", "QuotaFailure"])
+            | (UsedUp, [Some(_), Some(0), None], Some(Ok(-1)), ["QuotaFailure"])
+            | (TooLarge, [Some(1), None, None], Some(Ok(-1)), ["QuotaFailure"]) => {
+                let failure = QuotaFailure::decode(details.last().unwrap().value.as_slice()).unwrap();
+                let description = &failure.violations[0].description;
+                status.code() == Code::ResourceExhausted && description.contains(&format!("`{rule}`"))
+            }
+            (EtcdsWords, [None, None, None], None, []) => status.code() != Code::ResourceExhausted,
+            _ => false,
+        };
+        assert!(as_told, "{rule}: {told:?}, and it is {has:?} {pushback:?} {kinds:?}: {status:?}");
+    }
+}
+
+/// Does as the user of this name what meets the rule of this name, until it is refused.
+async fn provoke(limited: &Limited, rule: &str) -> Status {
+    let password = format!("of {rule}");
+    // A login is a request, too, and is the first that meets a limit of none at work.
+    if rule == "logins" || rule == "in-flight" {
+        return until_refused(async || limited.server.login(rule, &password).await.map(drop)).await;
+    }
+    let caller = limited.server.logged_in(rule, &password).await;
+    let put_op = || pb::RequestOp {
+        request: Some(pb::request_op::Request::RequestPut(pb::PutRequest {
+            key: "k".into(),
+            ..Default::default()
+        })),
+    };
+    let txn = |success: Vec<pb::RequestOp>| pb::TxnRequest { success, ..Default::default() };
+    match rule {
+        "reads" => {
+            let get = || pb::RangeRequest { key: "a".into(), ..Default::default() };
+            until_refused(async || KvClient::new(caller.signed()).range(get()).await.map(drop)).await
+        }
+        "admin" => {
+            let mut auth = AuthClient::new(caller.signed());
+            until_refused(async || auth.user_list(pb::AuthUserListRequest {}).await.map(drop)).await
+        }
+        "connections" => {
+            let other = limited.server.logged_in(rule, &password).await;
+            put(&caller, "k", "v").await.unwrap();
+            put(&other, "k", "v").await.unwrap_err()
+        }
+        "streams" => {
+            // Held until this one ends.
+            let (_requests, outgoing) = mpsc::unbounded_channel();
+            let mut watch = WatchClient::new(caller.signed());
+            let first = pb::watch_request::RequestUnion::CreateRequest(pb::WatchCreateRequest {
+                key: "k".into(),
+                ..Default::default()
+            });
+            _requests.send(pb::WatchRequest { request_union: Some(first) }).unwrap();
+            let mut held = watch.watch(UnboundedReceiverStream::new(outgoing)).await.unwrap().into_inner();
+            assert!(held.message().await.unwrap().unwrap().created);
+            until_refused(async || {
+                let (requests, outgoing) = mpsc::unbounded_channel::<pb::WatchRequest>();
+                let mut watch = WatchClient::new(caller.signed());
+                let create = pb::watch_request::RequestUnion::CreateRequest(pb::WatchCreateRequest {
+                    key: "k".into(),
+                    ..Default::default()
+                });
+                requests.send(pb::WatchRequest { request_union: Some(create) }).unwrap();
+                let mut answers = watch.watch(UnboundedReceiverStream::new(outgoing)).await?.into_inner();
+                answers.message().await.map(drop)
+            })
+            .await
+        }
+        "leases" | "lease-ttl-max" => until_refused(async || grant(&caller, 60).await.map(drop)).await,
+        "txn-operations" => {
+            KvClient::new(caller.signed()).txn(txn(vec![put_op(), put_op()])).await.unwrap_err()
+        }
+        "txn-depth" => {
+            let nested = |inner| pb::RequestOp { request: Some(pb::request_op::Request::RequestTxn(inner)) };
+            let deep = txn(vec![nested(txn(vec![nested(txn(vec![put_op()]))]))]);
+            KvClient::new(caller.signed()).txn(deep).await.unwrap_err()
+        }
+        "key-size" | "value-size" => put(&caller, "longer", "longer").await.unwrap_err(),
+        "writes" | "bytes-in" => until_refused(async || put(&caller, "k", "v").await).await,
+        _ => until_refused(async || range(&caller, 0).await.map(drop)).await,
+    }
+}
+
+async fn until_refused(mut ask: impl AsyncFnMut() -> Result<(), Status>) -> Status {
+    for _ in 0..5 {
+        if let Err(status) = ask().await {
+            return status;
+        }
+    }
+    panic!("nothing is refused")
+}
+
 /// A stranger who names a tenant must not use up what its users may ask for.
 #[tokio::test]
 async fn strangers_take_nothing_from_anybody() {

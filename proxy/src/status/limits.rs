@@ -26,20 +26,23 @@ pub(super) fn refused(limited: &Limited) -> Status {
     let mut put = |name: &'static str, value: i64| {
         metadata.insert(name, MetadataValue::from(value));
     };
-    let mut limit = |remaining: u64, reset: i64| {
-        put("x-ratelimit-limit", i64::try_from(limited.limit).unwrap_or(i64::MAX));
-        put("x-ratelimit-remaining", i64::try_from(remaining).unwrap_or(i64::MAX));
-        put("x-ratelimit-reset", reset);
-    };
+    put("x-ratelimit-limit", i64::try_from(limited.limit).unwrap_or(i64::MAX));
     let retry = match limited.retry {
         Retry::After { wait, remaining, reset } => {
             // Whole seconds, as in HTTP, and never "now" when it is not yet.
-            limit(remaining, i64::try_from(reset.as_secs_f64().ceil() as u64).unwrap_or(i64::MAX));
+            put("x-ratelimit-reset", i64::try_from(reset.as_secs_f64().ceil() as u64).unwrap_or(i64::MAX));
+            put("x-ratelimit-remaining", i64::try_from(remaining).unwrap_or(i64::MAX));
             let milliseconds = i64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i64::MAX);
             put("grpc-retry-pushback-ms", milliseconds);
             Some(RetryInfo::after(wait))
         }
-        Retry::WhenFreed | Retry::Never => {
+        Retry::WhenFreed => {
+            // When somebody gives one back, nobody knows.
+            put("x-ratelimit-remaining", 0);
+            put("grpc-retry-pushback-ms", -1);
+            None
+        }
+        Retry::Never => {
             put("grpc-retry-pushback-ms", -1);
             None
         }
