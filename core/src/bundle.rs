@@ -35,6 +35,8 @@ impl fmt::Debug for BundleDigest {
 
 /// The most that one part of a bundle may hold: a part is one entry of the log, and nobody should wait for it long.
 pub const BUNDLE_PART: usize = 512 << 10;
+/// What our own senders put into a part: a write that comes behind one waits little longer than behind any other write.
+pub const BUNDLE_STEP: usize = 64 << 10;
 /// The most that a bundle may hold in all. A hundred thousand rows are about ten million bytes.
 pub const BUNDLE_BYTES: u64 = 32 << 20;
 

@@ -39,8 +39,9 @@ pub use auth::{
     AuthTables, Credential, KeyspaceId, PasswordHash, Permission, PermissionKind, ROOT, Role, Secret, User,
 };
 pub use bundle::{
-    Asking, BUNDLE_BYTES, BUNDLE_PART, BundleAbout, BundleDigest, Denial, Gift, InForce, PlatformPolicy,
-    PolicyAnswer, PolicyChange, PolicyQuestion, PolicyRevision, Rules, Ruling, SightRuling, StoredBundle,
+    Asking, BUNDLE_BYTES, BUNDLE_PART, BUNDLE_STEP, BundleAbout, BundleDigest, Denial, Gift, InForce,
+    PlatformPolicy, PolicyAnswer, PolicyChange, PolicyQuestion, PolicyRevision, Rules, Ruling, SightRuling,
+    StoredBundle,
 };
 pub use caller::{Caller, ConnectionKind, Evidence, Groups, Origin};
 pub use check::{Limits, Nesting, some_key};

@@ -456,7 +456,7 @@ impl Engine {
     pub(crate) async fn hash(&self) -> Result<u32, Refusal> {
         self.wait_flushed().await?;
         let store = self.0.store.clone();
-        let hashed = tokio::task::spawn_blocking(move || {
+        let hashed = crate::background::run("hash", move || {
             let mut crc = 0;
             let mut add = |key: &[u8], value: &[u8]| {
                 crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, key), value)

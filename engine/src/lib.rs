@@ -8,6 +8,8 @@
 //! The engine takes a [`keygate_core::Permit`] and nothing else; it knows no caller, no policy's
 //! rules and no plaintext.
 
+pub mod background;
+
 mod answer_room;
 mod apply_times;
 mod clock;

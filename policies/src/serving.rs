@@ -105,13 +105,14 @@ impl Compiler {
             verify(&files, &trust.keys, trust.needed).map_err(|error| error.to_string())?;
         }
         if let Some(policy) = self.prepared(digest) {
+            self.remember(*digest, parts, &policy);
             return Ok(policy);
         }
         let policy = Arc::new(BundlePolicy::compile(Arc::new(read(&files)?)));
         if let Some(why) = unfit(&policy) {
             return Err(why);
         }
-        self.remember(*digest, &policy);
+        self.remember(*digest, parts, &policy);
         Ok(policy)
     }
 
@@ -125,7 +126,7 @@ impl Compiler {
             return Ok(policy);
         }
         let policy = Arc::new(BundlePolicy::compile(Arc::new(read(&files(digest, parts)?)?)));
-        self.remember(*digest, &policy);
+        self.remember(*digest, parts, &policy);
         Ok(policy)
     }
 }

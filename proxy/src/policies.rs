@@ -13,7 +13,7 @@ use keygate_core::{
     Access, BUNDLE_BYTES, BundleDigest, Caller, DEFAULT_TENANT, Decision, KeyspaceId, PolicyAnswer,
     PolicyChange, PolicyQuestion, Refusal,
 };
-use keygate_engine::View;
+use keygate_engine::{View, background};
 use keygate_policies::bundle::{Bundle, Instant, VerifyingKey};
 use keygate_policies::{Asker, BundlePolicy, Compiler, Trust, gains, rows_of_tables};
 use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject as _};
@@ -117,7 +117,7 @@ impl Policies {
         let _one_at_a_time = self.compiling.lock().await;
         let (compiler, trust, digest) = (self.compiler.clone(), self.trust.clone(), *digest);
         let prepare = move || compiler.prepare(&digest, &content, trust.as_deref());
-        let compiled = tokio::task::spawn_blocking(prepare).await;
+        let compiled = background::run("policies", prepare).await;
         let compiled =
             compiled.map_err(|_| Refusal::Internal { cause: "a bundle's compilation broke off" })?;
         Ok(Prepared(Some(compiled.map_err(Refusal::BundleUnusable)?)))
@@ -147,7 +147,7 @@ impl Policies {
         }
         let (view, caller, next) = (view.clone(), caller.clone(), next.0.clone());
         let compare = move || found(&view, &caller, in_force.as_deref(), next.as_deref());
-        let found = tokio::task::spawn_blocking(compare).await;
+        let found = background::run("policies", compare).await;
         let found = found.map_err(|_| Refusal::Internal { cause: "comparing two bundles broke off" })??;
         if found.is_empty() { Ok(()) } else { Err(Refusal::BundleGives(told(&found))) }
     }

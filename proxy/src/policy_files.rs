@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use keygate_core::{
-    Answer, BUNDLE_PART, BundleDigest, InternalReason, KeyspaceId, Operation, Permit, PolicyAnswer,
+    Answer, BUNDLE_STEP, BundleDigest, InternalReason, KeyspaceId, Operation, Permit, PolicyAnswer,
     PolicyChange, PolicyRevision, Refusal, Sealed,
 };
 use keygate_engine::Port;
@@ -134,8 +134,8 @@ impl PolicyFiles {
         // Before anything is sent to the log.
         self.policies.check(&digest, vec![tar.clone()]).await?;
         let mut parts = 0;
-        for start in (0..tar.len()).step_by(BUNDLE_PART) {
-            let content = tar.slice(start..tar.len().min(start + BUNDLE_PART));
+        for start in (0..tar.len()).step_by(BUNDLE_STEP) {
+            let content = tar.slice(start..tar.len().min(start + BUNDLE_STEP));
             self.propose(PolicyChange::Stage { digest, index: parts, content }).await?;
             parts += 1;
         }

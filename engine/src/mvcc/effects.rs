@@ -4,7 +4,7 @@ use super::keyspace::Keyspace;
 use super::revision::RowKey;
 use super::row::Row;
 use bytes::Bytes;
-use keygate_core::{KeyValue, KeyspaceId, LeaseId, Sealed};
+use keygate_core::{KeyValue, KeyspaceId, LeaseId, Rules, Sealed};
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,25 +21,36 @@ pub struct Effects {
     pub compactions: Vec<Compaction>,
     /// Keyspaces that are gone with all that was in them.
     pub ended: Vec<KeyspaceId>,
-    /// What was in them, when the store has none of it any more. To free it may take long.
+    /// What was in them, when the store has none of it any more, and rules that others have replaced. To free it may
+    /// take long.
     pub erased: Vec<Erased>,
     /// Some keyspace has a new policy: watches are decided again.
     pub policy_changed: bool,
 }
 
-/// Memory of a keyspace that nobody can reach any more but by an older snapshot.
-pub struct Erased(pub(super) Arc<Keyspace>);
+/// Memory that nobody can reach any more but by an older snapshot.
+pub enum Erased {
+    Keyspace(Arc<Keyspace>),
+    /// Of a bundle that is no longer in force.
+    Rules(Arc<dyn Rules>),
+}
 
 impl Erased {
     /// While a snapshot shares it, dropping this frees nothing.
     pub fn is_shared(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
+        match self {
+            Self::Keyspace(keyspace) => Arc::strong_count(keyspace) > 1,
+            Self::Rules(rules) => Arc::strong_count(rules) > 1,
+        }
     }
 }
 
 impl fmt::Debug for Erased {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "erased {:?}", self.0.id())
+        match self {
+            Self::Keyspace(keyspace) => write!(f, "erased {:?}", keyspace.id()),
+            Self::Rules(_) => f.write_str("erased rules"),
+        }
     }
 }
 

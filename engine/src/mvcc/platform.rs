@@ -3,7 +3,7 @@
 //! A bundle comes in parts, which are only kept; one small command puts it in force. What is compiled comes from
 //! the [`Compile`] port, which has it ready by then, so that nobody waits for a large bundle.
 
-use super::effects::{Change, Effects};
+use super::effects::{Change, Effects, Erased};
 use super::meta;
 use super::state::{ApplyError, State, Stop};
 use bytes::Bytes;
@@ -162,7 +162,9 @@ impl Platform {
         effects: &mut Effects,
     ) -> PolicyAnswer {
         let before: Vec<BundleDigest> = self.kept().iter().map(|(_, bundle)| bundle.digest).collect();
-        self.in_force = PlatformPolicy { revision: next.revision, rules };
+        let replaced =
+            std::mem::replace(&mut self.in_force, PlatformPolicy { revision: next.revision, rules });
+        effects.erased.extend(replaced.rules.map(Erased::Rules));
         effects.changes.push(meta::put_policy_revision(&next));
         self.revisions.insert(next.revision, Arc::new(next.clone()));
         if self.staged.is_some_and(|digest| next.bundle.as_ref().is_some_and(|own| own.digest == digest)) {

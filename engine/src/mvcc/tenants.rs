@@ -254,7 +254,7 @@ impl State {
         if last.is_some() {
             erasing.after = last;
         } else {
-            effects.erased.push(Erased(slot.remove().keyspace));
+            effects.erased.push(Erased::Keyspace(slot.remove().keyspace));
             effects.changes.push(Change::DeleteMeta(meta::erasing_key(id)));
         }
         !self.tenants.erasing.is_empty()

@@ -5,11 +5,11 @@
 //! small reads (measured).
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -30,6 +30,8 @@ const READ_WHILE_BLOCKED: usize = 256 << 10;
 /// one that sends without end is read, as hyper asks for more after each request, until tokio grants its task nothing
 /// more, and nothing is written.
 const IN_A_ROW: usize = 64 << 10;
+/// The same in time: small frames are more work than their bytes. What an honest client sends in one go takes less.
+const TURN: Duration = Duration::from_micros(200);
 
 /// How often the task that reads and writes has run.
 #[derive(Default)]
@@ -64,6 +66,8 @@ pub(super) struct ClientStream {
     turns: Arc<Turns>,
     /// The one that something was read in last.
     turn: usize,
+    /// When something was read in it first.
+    turn_began: Option<Instant>,
     /// Bytes that were read in it.
     in_a_row: usize,
     /// Why reading failed.
@@ -97,6 +101,7 @@ impl ClientStream {
             blocked: None,
             turns: Arc::default(),
             turn: 0,
+            turn_began: None,
             in_a_row: 0,
             unseen: false,
             ahead,
@@ -169,7 +174,7 @@ impl AsyncRead for ClientStream {
 
 impl ClientStream {
     /// Ready when more may be read now.
-    fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(blocked) = &mut self.blocked {
             if blocked.has_room {
                 self.blocked = None;
@@ -180,11 +185,11 @@ impl ClientStream {
         }
         let turn = self.turns.0.load(Ordering::Relaxed);
         if self.turn != turn {
-            (self.turn, self.in_a_row) = (turn, 0);
+            (self.turn, self.turn_began, self.in_a_row) = (turn, None, 0);
         }
-        if self.in_a_row >= IN_A_ROW {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        let began = *self.turn_began.get_or_insert_with(Instant::now);
+        if self.in_a_row >= IN_A_ROW || (self.in_a_row > 0 && began.elapsed() >= TURN) {
+            return yield_turn(cx);
         }
         Poll::Ready(())
     }
@@ -224,8 +229,7 @@ impl ClientStream {
             Allowance::AtMost(most) => most.min(buf.remaining()),
         };
         if std::mem::take(&mut self.unseen) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            return yield_turn(cx).map(Ok);
         }
         let mut part = [0; AT_ONCE];
         let mut part = ReadBuf::new(&mut part[..most]);
@@ -236,6 +240,12 @@ impl ClientStream {
         self.unseen = !read.is_empty();
         Poll::Ready(Ok(()))
     }
+}
+
+/// Not before the thread has looked for what arrived on other connections: a task that only wakes itself is run sixty
+/// times before that.
+fn yield_turn(cx: &mut Context<'_>) -> Poll<()> {
+    pin!(tokio::task::yield_now()).poll(cx)
 }
 
 impl Transport {

@@ -12,11 +12,11 @@ pub use cost::{MAX_COST, cost_of};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use bcrypt::Version;
 use keygate_core::{PasswordHash, Refusal, Secret};
+use keygate_engine::background;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
@@ -84,7 +84,7 @@ impl PasswordPool {
         let decoy = Arc::new(OnceLock::new());
         for index in 0..threads.get() {
             let (work, decoy) = (work.clone(), decoy.clone());
-            thread::Builder::new().name(format!("password-{index}")).spawn(move || work.run(&decoy, cost))?;
+            background::spawn(&format!("password-{index}"), move || work.run(&decoy, cost))?;
         }
         Ok(Self { work, cost })
     }

@@ -103,7 +103,7 @@ impl Driver {
     }
 }
 
-/// A million keys take a second, in which nobody's writes would go on. Not before the last reader of an older view has
+/// A million keys take a second, a hundred thousand policy rows some milliseconds, in which nobody's writes would go on. Not before the last reader of an older view has
 /// let go: it would be a serving thread that pays.
 fn free_elsewhere(erased: Erased) {
     let free = move || {
@@ -113,7 +113,7 @@ fn free_elsewhere(erased: Erased) {
         }
         drop(erased);
     };
-    if let Err(error) = std::thread::Builder::new().name("free".to_owned()).spawn(free) {
-        tracing::warn!(%error, "no thread to free a deleted tenant's memory: writes wait for it");
+    if let Err(error) = crate::background::spawn("free", free) {
+        tracing::warn!(%error, "no thread to free what is not needed any more: writes wait for it");
     }
 }

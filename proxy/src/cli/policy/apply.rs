@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use keygate_core::BUNDLE_PART;
+use keygate_core::BUNDLE_STEP;
 use keygate_policies::{bundle::Instant, digest_of_tar};
 use keygate_proto::admin as pb;
 use serde_json::{Value, json};
@@ -20,8 +20,8 @@ pub(super) fn apply(path: &Path, expected: Option<u64>, server: &Server) -> Resu
     let digest: Bytes = digest_of_tar(std::slice::from_ref(&tar)).0.to_vec().into();
     let applied = with_server(server, |mut client| async move {
         let mut parts = 0;
-        for start in (0..tar.len()).step_by(BUNDLE_PART) {
-            let content = tar.slice(start..tar.len().min(start + BUNDLE_PART));
+        for start in (0..tar.len()).step_by(BUNDLE_STEP) {
+            let content = tar.slice(start..tar.len().min(start + BUNDLE_STEP));
             let stage = pb::PolicyStageRequest { digest: digest.clone(), index: parts, content };
             client.stage(stage).await.map_err(|status| refused(output, status))?;
             parts += 1;

@@ -1,0 +1,63 @@
+//! Threads that give way to those that serve: work that takes long, and that the next request must not feel.
+//!
+//! Linux gives each thread a priority of its own. A thread here gets a tenth of what a serving thread gets while both
+//! have work, so that nothing starves, and all of a core while nobody else wants it. Elsewhere the priority belongs to
+//! the process, and nothing is changed.
+
+use std::{io, thread};
+
+use tokio::sync::oneshot;
+
+/// Weighs 110 against the 1024 of an ordinary thread.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
+/// Starts a thread that gives way. What `work` returns comes with the handle.
+pub fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<thread::JoinHandle<T>> {
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        give_way();
+        work()
+    })
+}
+
+/// Runs `work` on a thread of its own that gives way. An error: there was no thread, or it panicked.
+pub async fn run<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let (done, result) = oneshot::channel();
+    // Whoever asked may have left.
+    spawn(name, move || done.send(work()).ok())?;
+    result.await.map_err(|_| io::Error::other("the work broke off"))
+}
+
+#[cfg(target_os = "linux")]
+fn give_way() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "a thread keeps its priority");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_way() {}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::process::getpriority_process;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_thread_gives_way() {
+        let before = getpriority_process(None).unwrap();
+        let there = run("background", || getpriority_process(None).unwrap()).await.unwrap();
+        assert_eq!(there, NICENESS.max(before));
+        assert_eq!(getpriority_process(None).unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_is_an_error() {
+        let broken = run("background", || panic!("on purpose")).await;
+        broken.unwrap_err();
+    }
+}
