@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use keygate_proto::authpb::{Permission, permission::Type};
-use keygate_proto::etcdserverpb::{watch_request::RequestUnion, *};
+use keygate_proto::etcdserverpb::*;
+use keygate_tests::bereft::{Watch, put, put_until_told, range};
 use keygate_tests::harness::{Client, Plan, Program, Protection, Server, peers::count_from_env};
 use tonic::Code;
 
@@ -39,14 +39,14 @@ async fn nothing_is_done_or_seen_above_the_revision_of_an_acknowledged_revoke() 
         root.auth().user_grant_role(grant).await.unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let writers: Vec<_> = (0..WRITERS)
-            .map(|name| tokio::spawn(put_until_refused(alice.clone(), name, attempts.clone(), stop.clone())))
+            .map(|name| tokio::spawn(put_until_told(alice.clone(), name, attempts.clone(), stop.clone())))
             .collect();
         let watches: Vec<_> = {
             let mut open = Vec::new();
             for _ in 0..WATCHES {
-                open.push(open_watch(&alice).await);
+                open.push(Watch::open(&alice).await.unwrap());
             }
-            open.into_iter().map(|watch| tokio::spawn(follow(watch))).collect()
+            open.into_iter().map(|watch| tokio::spawn(watch.follow())).collect()
         };
         tokio::time::sleep(Duration::from_millis(50)).await;
         let revoke = AuthUserRevokeRoleRequest { name: "alice".to_owned(), role: "writers".to_owned() };
@@ -58,15 +58,19 @@ async fn nothing_is_done_or_seen_above_the_revision_of_an_acknowledged_revoke() 
         assert_eq!(denied.code(), Code::PermissionDenied);
         // Newer events, which the watches must not show.
         for _ in 0..3 {
-            put(&root, "w/after").await.unwrap();
+            put(&root, "after").await.unwrap();
         }
         stop.store(true, Ordering::Relaxed);
         for writer in writers {
-            let newest = writer.await.unwrap();
+            let newest = writer.await.unwrap().unwrap();
             assert!(newest <= horizon, "a put at {newest}, above the revoke at {horizon}");
         }
         for watch in watches {
-            let seen = tokio::time::timeout(Duration::from_secs(20), watch).await.expect("it ends").unwrap();
+            let seen = tokio::time::timeout(Duration::from_secs(20), watch)
+                .await
+                .expect("it ends")
+                .unwrap()
+                .unwrap();
             assert!(seen.newest <= horizon, "an event of {}, above the revoke at {horizon}", seen.newest);
             assert_eq!(seen.reason, "etcdserver: permission denied");
             events += seen.events;
@@ -75,14 +79,6 @@ async fn nothing_is_done_or_seen_above_the_revision_of_an_acknowledged_revoke() 
     let attempts = attempts.load(Ordering::Relaxed);
     println!("revocation: {round} revokes, {attempts} puts tried, {events} events checked");
     assert!(attempts >= FLOOR && events > 0, "too little was tried to mean anything");
-}
-
-fn range() -> RangeRequest {
-    RangeRequest {
-        key: Bytes::from_static(b"w/"),
-        range_end: Bytes::from_static(b"w0"),
-        ..Default::default()
-    }
 }
 
 async fn prepare(root: &Client) {
@@ -94,72 +90,4 @@ async fn prepare(root: &Client) {
     let perm = Some(Permission { perm_type: Type::Readwrite as i32, key, range_end });
     let grant = AuthRoleGrantPermissionRequest { name: "writers".to_owned(), perm };
     auth.role_grant_permission(grant).await.unwrap();
-}
-
-async fn put(client: &Client, key: &str) -> Result<i64, tonic::Status> {
-    let put = PutRequest {
-        key: Bytes::copy_from_slice(key.as_bytes()),
-        value: Bytes::from_static(b"value"),
-        ..Default::default()
-    };
-    Ok(client.kv().put(put).await?.into_inner().header.unwrap().revision)
-}
-
-/// The newest revision that was acknowledged.
-async fn put_until_refused(
-    alice: Client,
-    name: usize,
-    attempts: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-) -> i64 {
-    let key = format!("w/{name}");
-    let mut newest = 0;
-    while !stop.load(Ordering::Relaxed) {
-        attempts.fetch_add(1, Ordering::Relaxed);
-        match put(&alice, &key).await {
-            Ok(revision) => newest = newest.max(revision),
-            Err(status) => assert_eq!(status.code(), Code::PermissionDenied, "{status:?}"),
-        }
-    }
-    newest
-}
-
-struct Watch {
-    answers: tonic::Streaming<WatchResponse>,
-    _requests: tokio::sync::mpsc::Sender<WatchRequest>,
-}
-
-async fn open_watch(alice: &Client) -> Watch {
-    let (requests, receiver) = tokio::sync::mpsc::channel(4);
-    let RangeRequest { key, range_end, .. } = range();
-    let create = WatchCreateRequest { key, range_end, ..Default::default() };
-    requests.send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }).await.unwrap();
-    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let mut answers = alice.watch().watch(stream).await.unwrap().into_inner();
-    let created = answers.message().await.unwrap().unwrap();
-    assert!(created.created && !created.canceled, "{created:?}");
-    Watch { answers, _requests: requests }
-}
-
-#[derive(Default)]
-struct Seen {
-    newest: i64,
-    events: u64,
-    reason: String,
-}
-
-/// Until the watch is cancelled.
-async fn follow(mut watch: Watch) -> Seen {
-    let mut seen = Seen::default();
-    while let Some(answer) = watch.answers.message().await.unwrap() {
-        for event in &answer.events {
-            seen.newest = seen.newest.max(event.kv.as_ref().unwrap().mod_revision);
-            seen.events += 1;
-        }
-        if answer.canceled {
-            seen.reason = answer.cancel_reason;
-            break;
-        }
-    }
-    seen
 }

@@ -12,13 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use keygate_policies::bundle::{Files, Manifest};
-use keygate_policies::{BUNDLE_MODEL, digest_of_tar};
-use keygate_proto::admin::{
-    PolicyApplyRequest, PolicyLogRequest, PolicyRevisionResponse, PolicyStageRequest,
-};
-use keygate_proto::etcdserverpb::{watch_request::RequestUnion, *};
+use keygate_proto::admin::{PolicyLogRequest, PolicyRevisionResponse};
+use keygate_proto::etcdserverpb::AuthUserAddRequest;
+use keygate_tests::bereft::{Watch, put, put_until_told, range};
+use keygate_tests::bundles::Bundle;
 use keygate_tests::harness::{Client, Plan, Program, Protection, Server, peers::count_from_env};
 use rand::Rng as _;
 use tonic::Code;
@@ -52,9 +49,9 @@ async fn nothing_is_done_or_seen_above_the_revision_of_an_acknowledged_bundle() 
         let stop = Arc::new(AtomicBool::new(false));
         let mut open = Vec::new();
         for _ in 0..watches {
-            open.push(open_watch(&alice).await);
+            open.push(Watch::open(&alice).await.unwrap());
         }
-        let watching: Vec<_> = open.into_iter().map(|watch| tokio::spawn(follow(watch))).collect();
+        let watching: Vec<_> = open.into_iter().map(|watch| tokio::spawn(watch.follow())).collect();
         let writing: Vec<_> = (0..writers)
             .map(|name| tokio::spawn(put_until_told(alice.clone(), name, attempts.clone(), stop.clone())))
             .collect();
@@ -68,15 +65,19 @@ async fn nothing_is_done_or_seen_above_the_revision_of_an_acknowledged_bundle() 
         assert_eq!(denied.code(), Code::PermissionDenied);
         // Newer events, which the watches must not show.
         for _ in 0..3 {
-            put(&root, "/w/after").await.unwrap();
+            put(&root, "after").await.unwrap();
         }
         stop.store(true, Ordering::Relaxed);
         for writer in writing {
-            let newest = writer.await.unwrap();
+            let newest = writer.await.unwrap().unwrap();
             assert!(newest <= horizon, "a put at {newest}, above the bundle at {horizon}");
         }
         for watch in watching {
-            let seen = tokio::time::timeout(Duration::from_secs(60), watch).await.expect("it ends").unwrap();
+            let seen = tokio::time::timeout(Duration::from_secs(60), watch)
+                .await
+                .expect("it ends")
+                .unwrap()
+                .unwrap();
             assert!(seen.newest <= horizon, "an event of {}, above the bundle at {horizon}", seen.newest);
             assert_eq!(seen.reason, "etcdserver: permission denied");
             events += seen.events;
@@ -96,7 +97,7 @@ async fn nothing_is_done_or_seen_above_the_revision_of_an_acknowledged_bundle() 
         let log = root.policies().log(PolicyLogRequest {}).await.unwrap().into_inner();
         assert_eq!(log.in_force, applied);
         let alice = Client::connect(&server.endpoint).await.unwrap().login("alice", "secret").await.unwrap();
-        assert_eq!(put(&alice, "/w/a").await.is_ok(), allowed);
+        assert_eq!(put(&alice, "a").await.is_ok(), allowed);
     }
 }
 
@@ -120,7 +121,7 @@ async fn a_watch_shows_nothing_of_a_key_above_the_revision_of_the_bundle_that_hi
     let (horizon, stop) = (Arc::new(AtomicI64::new(NOTHING)), Arc::new(AtomicBool::new(false)));
     let mut watching = Vec::new();
     for _ in 0..watches {
-        let (marked, watch) = (Arc::new(AtomicI64::new(0)), open_watch(&alice).await);
+        let (marked, watch) = (Arc::new(AtomicI64::new(0)), Watch::open(&alice).await.unwrap());
         watching.push((marked.clone(), tokio::spawn(follow_visible(watch, horizon.clone(), marked))));
     }
     let writing: Vec<_> =
@@ -136,13 +137,13 @@ async fn a_watch_shows_nothing_of_a_key_above_the_revision_of_the_bundle_that_hi
         assert!(found.kvs.iter().all(|kv| !kv.key.starts_with(b"/w/h")), "{found:?}");
         assert_eq!(found.count, found.kvs.len() as i64);
         for _ in 0..10 {
-            newest = put(&root, "/w/h/mark").await.unwrap();
+            newest = put(&root, "h/mark").await.unwrap();
         }
         hidden += newest - from;
         horizon.store(NOTHING, Ordering::SeqCst);
         apply(&root, GRANT, round * 2 + 1).await;
         // They are all still open, and see what was hidden.
-        let mark = put(&root, "/w/h/mark").await.unwrap();
+        let mark = put(&root, "h/mark").await.unwrap();
         for (marked, _) in &watching {
             let seen = async {
                 while marked.load(Ordering::SeqCst) < mark {
@@ -159,7 +160,7 @@ async fn a_watch_shows_nothing_of_a_key_above_the_revision_of_the_bundle_that_hi
     }
     visible.sort_unstable();
     apply(&root, REVOKES[0], rounds * 2 + 2).await;
-    put(&root, "/w/v/after").await.unwrap();
+    put(&root, "v/after").await.unwrap();
     let mut events = 0;
     for (_, watch) in watching {
         let seen = tokio::time::timeout(Duration::from_secs(60), watch).await.expect("it ends").unwrap();
@@ -174,8 +175,8 @@ async fn a_watch_shows_nothing_of_a_key_above_the_revision_of_the_bundle_that_hi
 async fn put_both(root: Client, name: usize, stop: Arc<AtomicBool>) -> Vec<i64> {
     let mut visible = Vec::new();
     while !stop.load(Ordering::SeqCst) {
-        put(&root, &format!("/w/h/{name}")).await.unwrap();
-        visible.push(put(&root, &format!("/w/v/{name}")).await.unwrap());
+        put(&root, &format!("h/{name}")).await.unwrap();
+        visible.push(put(&root, &format!("v/{name}")).await.unwrap());
     }
     visible
 }
@@ -183,7 +184,7 @@ async fn put_both(root: Client, name: usize, stop: Arc<AtomicBool>) -> Vec<i64> 
 /// Until the watch is cancelled. Answers the revisions of what is never hidden.
 async fn follow_visible(mut watch: Watch, horizon: Arc<AtomicI64>, marked: Arc<AtomicI64>) -> Vec<i64> {
     let mut visible = Vec::new();
-    while let Some(answer) = watch.answers.message().await.unwrap() {
+    while let Some(answer) = watch.next().await.unwrap() {
         // Looked at after the answer is here: it was sent earlier.
         let horizon = horizon.load(Ordering::SeqCst);
         for event in &answer.events {
@@ -207,80 +208,5 @@ async fn follow_visible(mut watch: Watch, horizon: Arc<AtomicI64>, marked: Arc<A
 
 /// Puts a bundle of these rows in force.
 async fn apply(root: &Client, rows: &str, revision: usize) -> PolicyRevisionResponse {
-    let mut files = Files::default();
-    files.insert("model.conf", BUNDLE_MODEL.as_bytes().to_vec());
-    files.insert("policy.csv", rows.as_bytes().to_vec());
-    files.insert("roles.csv", Vec::new());
-    files.insert("manifest.json", Manifest::of(&files, revision as u64).to_bytes());
-    let content = Bytes::from(files.to_tar().unwrap());
-    let digest = Bytes::copy_from_slice(&digest_of_tar(std::slice::from_ref(&content)).0);
-    let stage = PolicyStageRequest { digest: digest.clone(), index: 0, content };
-    root.policies().stage(stage).await.unwrap();
-    let apply = PolicyApplyRequest { digest, parts: 1, expected: None };
-    root.policies().apply(apply).await.unwrap().into_inner()
-}
-
-fn range() -> RangeRequest {
-    let (key, range_end) = (Bytes::from_static(b"/w/"), Bytes::from_static(b"/w0"));
-    RangeRequest { key, range_end, ..Default::default() }
-}
-
-async fn put(client: &Client, key: &str) -> Result<i64, tonic::Status> {
-    let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::from_static(b"value"));
-    let put = PutRequest { key, value, ..Default::default() };
-    Ok(client.kv().put(put).await?.into_inner().header.unwrap().revision)
-}
-
-/// The newest revision that was acknowledged.
-async fn put_until_told(alice: Client, name: usize, attempts: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> i64 {
-    let key = format!("/w/{name}");
-    let mut newest = 0;
-    while !stop.load(Ordering::Relaxed) {
-        attempts.fetch_add(1, Ordering::Relaxed);
-        match put(&alice, &key).await {
-            Ok(revision) => newest = newest.max(revision),
-            Err(status) => assert_eq!(status.code(), Code::PermissionDenied, "{status:?}"),
-        }
-    }
-    newest
-}
-
-struct Watch {
-    answers: tonic::Streaming<WatchResponse>,
-    _requests: tokio::sync::mpsc::Sender<WatchRequest>,
-}
-
-async fn open_watch(alice: &Client) -> Watch {
-    let (requests, receiver) = tokio::sync::mpsc::channel(4);
-    let RangeRequest { key, range_end, .. } = range();
-    let create = WatchCreateRequest { key, range_end, ..Default::default() };
-    requests.send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }).await.unwrap();
-    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let mut answers = alice.watch().watch(stream).await.unwrap().into_inner();
-    let created = answers.message().await.unwrap().unwrap();
-    assert!(created.created && !created.canceled, "{created:?}");
-    Watch { answers, _requests: requests }
-}
-
-#[derive(Default)]
-struct Seen {
-    newest: i64,
-    events: u64,
-    reason: String,
-}
-
-/// Until the watch is cancelled.
-async fn follow(mut watch: Watch) -> Seen {
-    let mut seen = Seen::default();
-    while let Some(answer) = watch.answers.message().await.unwrap() {
-        for event in &answer.events {
-            seen.newest = seen.newest.max(event.kv.as_ref().unwrap().mod_revision);
-            seen.events += 1;
-        }
-        if answer.canceled {
-            seen.reason = answer.cancel_reason;
-            break;
-        }
-    }
-    seen
+    Bundle::of(rows, revision as u64).unwrap().apply(root).await.unwrap()
 }
