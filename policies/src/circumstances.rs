@@ -18,38 +18,80 @@ pub(crate) struct Circumstance {
     pub(crate) example: Context,
 }
 
+/// More boxes than a server looks at, where rows come from whom it does not trust. Each kind of condition multiplies them.
+const MANY: usize = 10_000;
+/// Different conditions of one kind, likewise.
+const MANY_CONDITIONS: usize = 500;
+
+/// The boxes of all circumstances, with respect to these conditions, unless there are too many to look at.
+pub(crate) fn few_boxes<'a>(
+    conditions: impl Iterator<Item = &'a Conditions> + Clone,
+) -> Option<Vec<Circumstance>> {
+    let different: BTreeSet<&Conditions> = conditions.take(MANY_CONDITIONS * MANY_CONDITIONS).collect();
+    if different.len() > MANY_CONDITIONS {
+        return None;
+    }
+    let kinds = Kinds::of(different.iter().copied());
+    (kinds.boxes() <= MANY).then(|| kinds.product())
+}
+
 /// The boxes of all circumstances, with respect to these conditions.
 pub(crate) fn boxes<'a>(conditions: impl Iterator<Item = &'a Conditions> + Clone) -> Vec<Circumstance> {
-    let sources = parts(conditions.clone().filter_map(|own| own.source.as_ref()), u128::MAX);
-    let weeks = parts(conditions.clone().filter_map(|own| own.week.as_ref()), WEEK - 1);
-    let times = intervals(conditions.clone());
-    let kinds = kinds(conditions);
-    let mut boxes = Vec::new();
-    for source in &sources {
-        for week in &weeks {
-            for (from, until) in &times {
-                let Some(now) = moment_in(*from, *until, week.as_ref()) else { continue };
-                for connections in &kinds {
-                    let kind = Connection::ALL.into_iter().find(|kind| connections.contains(*kind));
-                    boxes.push(Circumstance {
-                        within: Conditions {
-                            source: source.clone(),
-                            week: week.clone(),
-                            from: *from,
-                            until: *until,
-                            connections: *connections,
-                        },
-                        example: Context {
-                            source: Some(address_in(source.as_ref())),
-                            now: Some(now),
-                            connection: kind,
-                        },
-                    });
+    Kinds::of(conditions).product()
+}
+
+/// What boxes are the product of.
+struct Kinds {
+    sources: Vec<Option<Spans>>,
+    weeks: Vec<Option<Spans>>,
+    times: Vec<(Instant, Instant)>,
+    connections: Vec<Connections>,
+}
+
+impl Kinds {
+    fn of<'a>(conditions: impl Iterator<Item = &'a Conditions> + Clone) -> Self {
+        Self {
+            sources: parts(conditions.clone().filter_map(|own| own.source.as_ref()), u128::MAX),
+            weeks: parts(conditions.clone().filter_map(|own| own.week.as_ref()), WEEK - 1),
+            times: intervals(conditions.clone()),
+            connections: kinds(conditions),
+        }
+    }
+
+    fn boxes(&self) -> usize {
+        let lengths = [self.weeks.len(), self.times.len(), self.connections.len()];
+        lengths.into_iter().fold(self.sources.len(), usize::saturating_mul)
+    }
+
+    fn product(&self) -> Vec<Circumstance> {
+        let Self { sources, weeks, times, connections: kinds } = self;
+        let mut boxes = Vec::new();
+        for source in sources {
+            for week in weeks {
+                for (from, until) in times {
+                    let Some(now) = moment_in(*from, *until, week.as_ref()) else { continue };
+                    for connections in kinds {
+                        let kind = Connection::ALL.into_iter().find(|kind| connections.contains(*kind));
+                        boxes.push(Circumstance {
+                            within: Conditions {
+                                source: source.clone(),
+                                week: week.clone(),
+                                from: *from,
+                                until: *until,
+                                connections: *connections,
+                            },
+                            example: Context {
+                                source: Some(address_in(source.as_ref())),
+                                now: Some(now),
+                                connection: kind,
+                            },
+                        });
+                    }
                 }
             }
         }
+        boxes
     }
-    boxes
 }
 
 /// Numbers up to `last`, grouped by which sets hold them. Without sets there is one part, everything.
@@ -223,6 +265,19 @@ mod tests {
         }
         let all = joined(boxes.into_iter().map(|own| own.within).collect());
         assert_eq!(all, [Conditions::default()]);
+    }
+
+    #[test]
+    fn a_product_that_nobody_can_look_at_is_not_made() {
+        let some: Vec<Conditions> = (0..30)
+            .map(|at| {
+                let (address, minute) = (format!("10.0.{at}.0/24"), format!("08:{at:02}-09:00"));
+                read(&format!("source={address};time=Mon@{minute};from=2026-03-{:02}T00:00:00Z", at + 1))
+            })
+            .collect();
+        assert!(few_boxes(some.iter()).is_none());
+        let few = few_boxes(some.iter().take(4)).unwrap();
+        assert_eq!(few.len(), boxes(some.iter().take(4)).len());
     }
 
     #[test]

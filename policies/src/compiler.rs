@@ -76,8 +76,12 @@ impl Compiler {
     pub(crate) fn remember(&self, digest: BundleDigest, parts: &[Bytes], policy: &Arc<BundlePolicy>) {
         let remembered = Remembered { policy: Arc::downgrade(policy), parts: parts.to_vec() };
         let mut bundles = self.bundles.lock();
-        bundles.retain(|_, own| own.policy.strong_count() > 0);
-        bundles.insert(digest, remembered);
+        let gone: Vec<Remembered> =
+            bundles.extract_if(|_, own| own.policy.strong_count() == 0).map(|(_, own)| own).collect();
+        let replaced = bundles.insert(digest, remembered);
+        // Freeing takes long, and the applying thread asks for the lock.
+        drop(bundles);
+        drop((gone, replaced));
     }
 
     /// Without a look at the content, which takes milliseconds when there is much of it.

@@ -47,7 +47,7 @@ pub struct Policies {
     /// None: a bundle needs no signature.
     trust: Option<Arc<Trust>>,
     /// One bundle at a time: a large one takes memory and a core.
-    compiling: tokio::sync::Mutex<()>,
+    compiling: Arc<tokio::sync::Mutex<()>>,
     failures: AtomicU64,
     pub denials: Denials,
 }
@@ -64,7 +64,7 @@ impl Policies {
         Self {
             compiler,
             trust,
-            compiling: tokio::sync::Mutex::new(()),
+            compiling: Arc::default(),
             failures: AtomicU64::new(0),
             denials: Denials::default(),
         }
@@ -114,9 +114,13 @@ impl Policies {
 
     /// The same for a bundle that nobody has sent yet.
     pub async fn check(&self, digest: &BundleDigest, content: Vec<Bytes>) -> Result<Prepared, Refusal> {
-        let _one_at_a_time = self.compiling.lock().await;
+        let turn = self.compiling.clone().lock_owned().await;
         let (compiler, trust, digest) = (self.compiler.clone(), self.trust.clone(), *digest);
-        let prepare = move || compiler.prepare(&digest, &content, trust.as_deref());
+        let prepare = move || {
+            // Also when whoever asked has left.
+            let _one_at_a_time = turn;
+            compiler.prepare(&digest, &content, trust.as_deref())
+        };
         let compiled = background::run("policies", prepare).await;
         let compiled =
             compiled.map_err(|_| Refusal::Internal { cause: "a bundle's compilation broke off" })?;
@@ -126,8 +130,7 @@ impl Policies {
     /// Does what the change puts in force give nobody what the caller does not hold?
     ///
     /// Decided on the view of the caller's permit, so that the permit is stale when any of it changes. Root, and
-    /// whoever may escalate, is not asked. Where bundles need signatures the signers answer for what a bundle gives,
-    /// unless an older one comes back: it was good then.
+    /// whoever may escalate, is not asked.
     pub async fn check_gains(
         &self,
         view: &View,
@@ -139,14 +142,13 @@ impl Policies {
             return Ok(());
         }
         let in_force = self.in_force(view)?;
-        if let (Some(_), Some(next)) = (&self.trust, &next.0) {
-            let is_newer = |old: &Arc<BundlePolicy>| next.bundle().revision() > old.bundle().revision();
-            if in_force.as_ref().is_none_or(is_newer) {
-                return Ok(());
-            }
-        }
+        let turn = self.compiling.clone().lock_owned().await;
         let (view, caller, next) = (view.clone(), caller.clone(), next.0.clone());
-        let compare = move || found(&view, &caller, in_force.as_deref(), next.as_deref());
+        let compare = move || {
+            // Also when whoever asked has left.
+            let _one_at_a_time = turn;
+            found(&view, &caller, in_force.as_deref(), next.as_deref())
+        };
         let found = background::run("policies", compare).await;
         let found = found.map_err(|_| Refusal::Internal { cause: "comparing two bundles broke off" })??;
         if found.is_empty() { Ok(()) } else { Err(Refusal::BundleGives(told(&found))) }
@@ -215,7 +217,9 @@ fn found(
     let (old, new) = (old.map_or(&empty, |old| old.bundle()), new.map_or(&empty, |new| new.bundle()));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = Instant(i64::try_from(now).unwrap_or(i64::MAX));
-    Ok(gains(old, new, &giver, now, &own).iter().map(ToString::to_string).collect())
+    let found = gains(old, new, &giver, now, &own);
+    let too_many = || vec!["more than can be compared here: too many members or conditions".to_owned()];
+    Ok(found.map_or_else(too_many, |found| found.iter().map(ToString::to_string).collect()))
 }
 
 fn told(gains: &[String]) -> String {

@@ -68,6 +68,7 @@ impl PolicyFiles {
     /// The bundle cannot be put in force, and no other one is: nobody may be served without its deny rows.
     pub async fn start(self) -> Result<Following, Refusal> {
         let mut seen = stamps(&self.path);
+        let since = self.port.view().platform_policy().revision;
         let mut failed = self.look(Occasion::Start, None).await.err();
         if let Some(why) = failed.take_if(|_| self.port.view().platform_policy().revision == 0) {
             return Err(why.refusal);
@@ -76,7 +77,7 @@ impl PolicyFiles {
         let listening = asked.clone();
         let task = tokio::spawn(async move {
             let mut settling = false;
-            let mut again = Again::after(failed.as_ref(), Occasion::Start, None, Instant::now());
+            let mut again = Again::after(failed.as_ref(), Occasion::Start, None, (since, Instant::now()));
             loop {
                 let was_asked = tokio::time::timeout(LOOK, listening.notified()).await.is_ok();
                 let now = stamps(&self.path);
@@ -90,6 +91,8 @@ impl PolicyFiles {
                     (settling, again) = (true, None);
                     continue;
                 } else {
+                    // What an operator has put in force meanwhile is newer than what is still to be tried.
+                    again.take_if(|again| again.since != self.port.view().platform_policy().revision);
                     match again.take_if(|again| again.due <= Instant::now()) {
                         Some(last) => (last.occasion, Some(last)),
                         None => continue,
@@ -97,8 +100,11 @@ impl PolicyFiles {
                 };
                 settling = false;
                 // What is in force stays so, and the log has the reason.
+                let since = last
+                    .as_ref()
+                    .map_or_else(|| self.port.view().platform_policy().revision, |last| last.since);
                 let failed = self.look(occasion, last.as_ref()).await.err();
-                again = Again::after(failed.as_ref(), occasion, last.as_ref(), Instant::now());
+                again = Again::after(failed.as_ref(), occasion, last.as_ref(), (since, Instant::now()));
             }
         });
         Ok(Following { task, asked })
@@ -106,7 +112,8 @@ impl PolicyFiles {
 
     /// Tells the log what came of it, unless it is what came of the last try.
     async fn look(&self, occasion: Occasion, last: Option<&Again>) -> Result<(), Failure> {
-        let applied = self.apply(occasion).await.inspect_err(|failure| {
+        let expected = last.map(|last| last.since);
+        let applied = self.apply(occasion, expected).await.inspect_err(|failure| {
             match last.is_some_and(|last| last.why == failure.refusal) {
                 true => self.policies.failed_again(),
                 false => self.policies.failed(&failure.refusal),
@@ -119,7 +126,11 @@ impl PolicyFiles {
     }
 
     /// None: there is nothing to be done.
-    async fn apply(&self, occasion: Occasion) -> Result<Option<PolicyRevision>, Failure> {
+    async fn apply(
+        &self,
+        occasion: Occasion,
+        expected: Option<u64>,
+    ) -> Result<Option<PolicyRevision>, Failure> {
         let path = self.path.clone();
         let read = tokio::task::spawn_blocking(move || Files::open(&path).and_then(|files| files.to_tar()));
         let tar = read.await.map_err(|_| Refusal::Internal { cause: "reading a bundle broke off" })?;
@@ -141,7 +152,7 @@ impl PolicyFiles {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let at = i64::try_from(now).unwrap_or(i64::MAX);
-        let apply = PolicyChange::Apply { digest, parts, expected: None, at };
+        let apply = PolicyChange::Apply { digest, parts, expected, at };
         let _prepared = self.policies.prepare(&self.port.view(), &apply).await?;
         match self.propose(apply).await? {
             PolicyAnswer::InForce(revision) => Ok(Some(revision)),
@@ -180,7 +191,10 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let of_bundle = matches!(
             refusal,
-            Refusal::BundleUnusable(_) | Refusal::BundleTooLarge { .. } | Refusal::BundlePartTooLarge { .. }
+            Refusal::BundleUnusable(_)
+                | Refusal::BundleTooLarge { .. }
+                | Refusal::BundlePartTooLarge { .. }
+                | Refusal::PolicyMoved { .. }
         );
         Self { may_pass: !of_bundle && refusal != Refusal::Stopping, refusal }
     }
@@ -191,6 +205,8 @@ impl From<Refusal> for Failure {
 struct Again {
     /// Of the first one.
     occasion: Occasion,
+    /// What was in force before it.
+    since: u64,
     why: Refusal,
     pause: Duration,
     due: Instant,
@@ -202,12 +218,12 @@ impl Again {
         failed: Option<&Failure>,
         occasion: Occasion,
         last: Option<&Self>,
-        now: Instant,
+        (since, now): (u64, Instant),
     ) -> Option<Self> {
         let why = failed.filter(|failed| failed.may_pass)?.refusal.clone();
         let [first, longest] = PAUSES;
         let pause = last.map_or(first, |last| (last.pause * 2).min(longest));
-        Some(Self { occasion, why, pause, due: now + pause })
+        Some(Self { occasion, since, why, pause, due: now + pause })
     }
 }
 
@@ -261,14 +277,14 @@ mod tests {
         let (mut last, mut pauses) = (None, Vec::new());
         for _ in 0..9 {
             let failed = Failure::from(Refusal::NoSpace);
-            let again = Again::after(Some(&failed), Occasion::Changed, last.as_ref(), now).unwrap();
+            let again = Again::after(Some(&failed), Occasion::Changed, last.as_ref(), (7, now)).unwrap();
             assert_eq!((again.occasion, &again.why), (Occasion::Changed, &Refusal::NoSpace));
             assert_eq!(again.due, now + again.pause);
             pauses.push(again.pause.as_secs());
             last = Some(again);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        assert_eq!(Again::after(None, Occasion::Changed, last.as_ref(), now), None);
+        assert_eq!(Again::after(None, Occasion::Changed, last.as_ref(), (7, now)), None);
     }
 
     #[test]
@@ -284,7 +300,7 @@ mod tests {
             (Refusal::Internal { cause: "x" }, true),
         ] {
             let failed = Failure::from(refusal.clone());
-            let again = Again::after(Some(&failed), Occasion::Start, None, Instant::now());
+            let again = Again::after(Some(&failed), Occasion::Start, None, (7, Instant::now()));
             assert_eq!(again.is_some(), may_pass, "{refusal:?}");
         }
     }

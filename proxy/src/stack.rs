@@ -166,15 +166,16 @@ pub fn watch(
     let caller = identify(context, &view, evidence, &operation)?;
     let request = Request { view: &view, caller: &caller, connection: evidence.connection };
     let admission = context.limiter.admit(request, &mut operation, size)?;
+    // Asked for first: if a right ends between the two, the watch is decided again at once instead of never.
+    let until = authorize::decided_until(&view, &caller)?;
     let permit = authorize::obtain(context.endpoint, &view, &caller, operation.clone())?;
     let permit = transform::seal(permit)?;
     let seat = context.limiter.watcher(request, &admission)?;
     let payer = admission.into_payer(&context.limiter);
     let endpoint = context.endpoint;
-    let until = authorize::decided_until(&view, &caller)?;
     let decide = move |view: &View| {
-        let permit = authorize::obtain(endpoint, view, &caller, operation.clone())?;
         let until = authorize::decided_until(view, &caller)?;
+        let permit = authorize::obtain(endpoint, view, &caller, operation.clone())?;
         Ok(Standing { sight: permit.sight().clone(), until })
     };
     let created = dispatch::watch(session, permit, until, Box::new(decide));

@@ -5,7 +5,7 @@
 
 use super::{Asker, BundlePolicy, Conditional, Sides};
 use crate::bundle::{Action, Conditions, Context, Instant, RangeText};
-use crate::circumstances::{boxes, joined};
+use crate::circumstances::{few_boxes, joined};
 use crate::segments::{End, range_of};
 use bytes::Bytes;
 use keygate_core::{Access, DEFAULT_TENANT, Gift, KeyAction, KeyRange, Permission, PermissionKind};
@@ -59,7 +59,8 @@ impl BundlePolicy {
         let ours: Vec<&Sides> = self.sides(&ours, action).collect();
         let given: Vec<&KeyRange> =
             gift.permissions.iter().filter(|own| includes(own, action)).map(|own| &own.range).collect();
-        let everybodys = matches!(action, Action::Verb(verb) if verb.right().is_of_every_user());
+        let everybodys =
+            gift.user.is_some() && matches!(action, Action::Verb(verb) if verb.right().is_of_every_user());
         if given.is_empty() && !everybodys && theirs.iter().all(|sides| sides.allow.is_empty()) {
             return Vec::new();
         }
@@ -76,7 +77,12 @@ impl BundlePolicy {
             let sets = theirs.iter().chain(&ours).flat_map(|sides| sides.all()).filter(holds);
             let conditions: Vec<&Conditions> = sets.filter_map(|set| set.conditions.as_deref()).collect();
             let mut when = Vec::new();
-            for circumstance in boxes(conditions.into_iter()) {
+            let Some(circumstances) = few_boxes(conditions.into_iter()) else {
+                // Nobody can say that it is held.
+                found.push(Stretch { start: start.clone(), end, when: vec![Conditions::default()] });
+                break;
+            };
+            for circumstance in circumstances {
                 let is_over =
                     circumstance.within.until <= now && circumstance.within.until != Instant::LATEST;
                 let example = &circumstance.example;

@@ -3,7 +3,7 @@
 use super::parties::{Party, Saying, Within};
 use super::standing::{Pair, Standing};
 use crate::bundle::{Action, Conditions, Context, Effect, Instant, OnPartial};
-use crate::circumstances::boxes;
+use crate::circumstances::{boxes, few_boxes};
 use crate::decision::{Outcome, beyond::access};
 use crate::segments::End;
 use ahash::{AHashMap, AHashSet};
@@ -26,6 +26,24 @@ pub(super) fn visit(within: &Within<'_>, action: Action, visit: &mut Visit<'_>) 
     }
 }
 
+/// How many looks at a row for a member are left.
+pub(super) struct Effort(u64);
+
+impl Effort {
+    /// Some seconds' worth.
+    pub(super) fn of_a_server() -> Self {
+        Self(200_000_000)
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+
+    fn spend(&mut self, looks: u64) {
+        self.0 = self.0.saturating_sub(looks);
+    }
+}
+
 /// Told: who, from which key, up to which, and under which circumstances.
 pub(super) type VisitGain<'a> = dyn FnMut(String, &Bytes, &End, &Conditions) + 'a;
 
@@ -42,19 +60,15 @@ pub(super) fn visit_gains(
     action: Action,
     now: Instant,
     giver: Option<&Giver<'_>>,
+    effort: &mut Effort,
     visit: &mut VisitGain<'_>,
 ) {
     let people = People::new(within, action);
-    let newcomers: Vec<usize> = within
-        .members
-        .iter()
-        .enumerate()
-        .filter(|(_, party)| party.is_new())
-        .map(|(index, _)| index)
-        .collect();
+    let newcomers: Vec<usize> =
+        within.members.iter().enumerate().filter(|(_, party)| party.is_new).map(|(index, _)| index).collect();
     people.each_stretch(&mut |active, start, end| {
         if !newcomers.is_empty() || active.iter().any(|number| people.changed.contains(number)) {
-            people.visit_gains(active, (start, end), now, giver, &newcomers, visit);
+            people.visit_gains(active, (start, end), now, (giver, &newcomers), effort, visit);
         }
     });
 }
@@ -90,10 +104,13 @@ impl People<'_> {
         active: &[u32],
         (start, end): (&Bytes, &End),
         now: Instant,
-        giver: Option<&Giver<'_>>,
-        newcomers: &[usize],
+        (giver, newcomers): (Option<&Giver<'_>>, &[usize]),
+        effort: &mut Effort,
         visit: &mut VisitGain<'_>,
     ) {
+        if effort.is_spent() {
+            return;
+        }
         let present: BTreeSet<usize> = active
             .iter()
             .filter_map(|number| self.whose.get(number))
@@ -106,7 +123,12 @@ impl People<'_> {
         let is_own =
             giver.is_some_and(|giver| is_everybodys || (giver.own)(&access(self.action, start, end)));
         let conditions = active.iter().map(|number| self.saying(*number).conditions);
-        for circumstance in boxes(conditions) {
+        let Some(circumstances) = few_boxes(conditions) else { return effort.spend(u64::MAX) };
+        for circumstance in circumstances {
+            effort.spend((present.len() as u64 + 1).saturating_mul(active.len() as u64 + 1));
+            if effort.is_spent() {
+                return;
+            }
             let until = circumstance.within.until;
             if until <= now && until != Instant::LATEST {
                 continue;
@@ -132,11 +154,11 @@ impl People<'_> {
             for index in &present {
                 let Some(party) = self.within.members.get(*index) else { continue };
                 let mut both = base.with(pair(party));
-                if party.is_new() {
+                if party.is_new {
                     // Who could not log in had nothing of what is everybody's.
                     both.before = Standing::default();
                 }
-                if both.is_gain() && (!base.is_gain() || party.is_new()) {
+                if both.is_gain() && (!base.is_gain() || party.is_new) {
                     visit(party.name.clone(), start, end, &circumstance.within);
                 }
             }

@@ -3,7 +3,7 @@
 //! Stricter than the difference: a deny row that is lifted is a gain, whatever the bundle allows there, because the
 //! tables of a keyspace may allow it; and whoever a bundle names for the first time gains what is everybody's.
 
-use super::cells::{self, Giver};
+use super::cells::{self, Effort, Giver};
 use super::{Change, Delta, Stretch, gather, parties};
 use crate::bundle::{Action, Bundle, Instant, Subject};
 use crate::decision::{Asker, Outcome};
@@ -11,18 +11,20 @@ use keygate_core::{Access, DEFAULT_TENANT};
 use std::collections::BTreeMap;
 
 /// `giver` holds by `old` and, where `own` says so, by the tables of its keyspace; in another tenant than its own it
-/// holds nothing. Circumstances that are over do not count. Empty: nobody gains what the giver does not hold.
+/// holds nothing. Circumstances that are over do not count. Empty: nobody gains what the giver does not hold. None: a server
+/// should not take the time to find out.
 pub fn gains(
     old: &Bundle,
     new: &Bundle,
     giver: &Asker<'_>,
     now: Instant,
     own: &dyn Fn(&Access) -> bool,
-) -> Vec<Delta> {
+) -> Option<Vec<Delta>> {
     let groups = giver.groups.iter().map(|name| Subject::Group((*name).into()));
     let user = Subject::User(giver.user.into());
     let giver_is = Giver { names: groups.chain([user]).map(|subject| subject.to_string()).collect(), own };
     let mut found: BTreeMap<(Change, String), Vec<Stretch>> = BTreeMap::new();
+    let mut effort = Effort::of_a_server();
     let parties = parties::Parties::new(old, new);
     let is_named = parties.tenants().any(|tenant| tenant == Some(DEFAULT_TENANT));
     // Rows for every tenant are for the default one too, where they give more than elsewhere.
@@ -41,12 +43,19 @@ pub fn gains(
             if is_idle {
                 continue;
             }
-            cells::visit_gains(&within, action, now, holds, &mut |who, start, end, circumstance| {
-                let tenant = tenant.map(str::to_owned);
-                let change = Change { tenant, action, before: Outcome::Deny, after: Outcome::Allow };
-                Stretch::add(found.entry((change, who)).or_default(), start, end, circumstance);
-            });
+            cells::visit_gains(
+                &within,
+                action,
+                now,
+                holds,
+                &mut effort,
+                &mut |who, start, end, circumstance| {
+                    let tenant = tenant.map(str::to_owned);
+                    let change = Change { tenant, action, before: Outcome::Deny, after: Outcome::Allow };
+                    Stretch::add(found.entry((change, who)).or_default(), start, end, circumstance);
+                },
+            );
         }
     }
-    gather(found)
+    (!effort.is_spent()).then(|| gather(found))
 }

@@ -25,16 +25,13 @@ pub(super) struct Party {
     pub(super) is_user: bool,
     pub(super) before: Vec<u32>,
     pub(super) after: Vec<u32>,
+    /// Named only now, by a row or by a link, be it to a role of which nothing is said here.
+    pub(super) is_new: bool,
 }
 
 impl Party {
-    /// Whom nobody knew before by this bundle.
-    pub(super) fn is_new(&self) -> bool {
-        self.before.is_empty() && !self.after.is_empty()
-    }
-
     pub(super) fn is_changed(&self) -> bool {
-        self.before != self.after
+        self.is_new || self.before != self.after
     }
 }
 
@@ -118,6 +115,7 @@ impl<'a> Parties<'a> {
             is_user: matches!(subject, Subject::User(_)),
             before: self.old.about(&layers, subject),
             after: self.new.about(&layers, subject),
+            is_new: self.new.names(&layers, subject) && !self.old.names(&layers, subject),
         };
         let is_member = |subject: &&&Subject| matches!(subject, Subject::User(_) | Subject::Group(_));
         Within {
@@ -138,6 +136,13 @@ impl<'a> Side<'a> {
             side.held.entry(&link.tenant).or_default().entry(&link.member).or_default().push(&link.role);
         }
         side
+    }
+
+    fn names(&self, layers: &[&Tenant], subject: &Subject) -> bool {
+        layers.iter().any(|layer| {
+            self.said.get(*layer).is_some_and(|said| said.contains_key(subject))
+                || self.held.get(*layer).is_some_and(|held| held.contains_key(subject))
+        })
     }
 
     /// Everything that is said about a subject, through the roles that it holds too.

@@ -112,7 +112,8 @@ impl Lockout {
     pub fn attempt(&self, name: Name<'_>, source: Source) -> Attempt {
         let Name { keyspace, user, credential_revision } = name;
         let user = self.hashes.hash_one((keyspace, user, credential_revision));
-        let source = self.hashes.hash_one(source);
+        // What is made up in one tenant refuses nobody in another.
+        let source = self.hashes.hash_one((keyspace, source));
         Attempt {
             source,
             seen: self.hashes.hash_one((user, source)),

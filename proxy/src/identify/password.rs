@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bcrypt::Version;
 use keygate_core::{PasswordHash, Refusal, Secret};
-use keygate_engine::background;
+use keygate_engine::background::{self, Niceness};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
@@ -84,7 +84,7 @@ impl PasswordPool {
         let decoy = Arc::new(OnceLock::new());
         for index in 0..threads.get() {
             let (work, decoy) = (work.clone(), decoy.clone());
-            background::spawn(&format!("password-{index}"), move || work.run(&decoy, cost))?;
+            background::spawn(&format!("password-{index}"), Niceness::Low, move || work.run(&decoy, cost))?;
         }
         Ok(Self { work, cost })
     }

@@ -2,6 +2,7 @@
 //! answers, the watchers their events.
 
 use super::Driver;
+use crate::background::{self, Niceness};
 use crate::consensus::flush::{FlushBatch, Flushed};
 use crate::mvcc::{Erased, StoredEvent};
 use crate::port::Delivery;
@@ -113,7 +114,7 @@ fn free_elsewhere(erased: Erased) {
         }
         drop(erased);
     };
-    if let Err(error) = crate::background::spawn("free", free) {
+    if let Err(error) = background::spawn("free", Niceness::Lowest, free) {
         tracing::warn!(%error, "no thread to free what is not needed any more: writes wait for it");
     }
 }

@@ -139,10 +139,12 @@ impl Group {
 
     fn account(&mut self, key: u64) -> &mut Account {
         let fresh = |inherited| Account { key, failures: inherited, inherited, last: 0, locked_until: None };
+        // Who was pushed out of a place and comes back finds a free one: right logins of others made it.
+        let pushed_out = self.accounts.iter().map(|it| it.inherited).max().unwrap_or(0);
         let index = match self.accounts.iter().position(|it| it.key == key) {
             Some(index) => index,
             None if self.accounts.len() < ACCOUNTS => {
-                self.accounts.push(fresh(0));
+                self.accounts.push(fresh(pushed_out));
                 self.accounts.len() - 1
             }
             None => {
