@@ -103,13 +103,15 @@ async fn wrong_passwords_lock_out_who_sends_them_and_nobody_else() {
     AuthClient::new(root.channel.clone()).user_add(add("a")).await.unwrap();
     let nobody = server.caller(Shown::default()).await;
     let mut answers = Vec::new();
-    let start = Instant::now();
+    // The fastest: others may have waited for a processor.
+    let mut compared = Duration::MAX;
     for name in ["a", "never-made"] {
         for password in ["w-1", "w-2", "w-3"] {
+            let start = Instant::now();
             answers.push(login_as(&nobody, name, password).await.unwrap_err());
+            compared = compared.min(start.elapsed());
         }
     }
-    let compared = start.elapsed() / 6;
     let start = Instant::now();
     for (name, password) in [("a", "p"), ("a", "w-4"), ("never-made", "p")] {
         answers.push(login_as(&nobody, name, password).await.unwrap_err());
