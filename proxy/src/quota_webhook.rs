@@ -2,9 +2,12 @@
 //!
 //! What it never does: delay a request, take more than a bounded queue, follow a redirect, or fill the log. While the
 //! receiver does not take what is sent, it is asked again with growing pauses; a document that could not be delivered
-//! within its time is dropped and counted. Documents go out one after the other, in the order of what they tell.
+//! within its time is dropped and counted. Documents go out one after the other, in the order of what they tell, and of
+//! those that wait each quota has only its newest.
+//!
+//! The URL may hold a secret, as those of chat services do: nothing here repeats more of it than host and port.
 
-use std::collections::VecDeque;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -27,16 +30,17 @@ use zeroize::Zeroizing;
 
 use crate::outbound::{Bounds, Message, Plain, Server, exchange};
 use crate::quota_watch::Crossing;
+use waiting::{Document, Others, Place, Waiting};
 
-/// Documents that wait; the oldest ones leave for those that come. Some 300 KiB.
-const QUEUE: usize = 1024;
+mod waiting;
+
 /// Of the receiver's answer, which nobody reads.
 const ANSWER: usize = 64 << 10;
 /// Over the body, in hexadecimal: `sha256=…`.
 const SIGNATURE: &str = "x-keygate-signature";
 
 /// Where documents go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Receiver {
     pub url: Uri,
     /// Who must have signed its certificate; None: an authority that the system trusts.
@@ -83,15 +87,9 @@ pub struct Webhook {
 }
 
 struct Queue {
-    waiting: Mutex<VecDeque<Waiting>>,
+    waiting: Mutex<Waiting>,
     more: Notify,
     counts: Arc<Counts>,
-}
-
-#[derive(Clone)]
-struct Waiting {
-    since: Instant,
-    body: Bytes,
 }
 
 /// Why a document was not taken, for the log.
@@ -99,6 +97,24 @@ struct NotTaken {
     why: String,
     /// The receiver has looked at it and does not want it.
     for_good: bool,
+}
+
+impl Receiver {
+    /// Host and port: a path or query may be a secret.
+    fn shown(&self) -> &str {
+        self.url.authority().map_or("", |authority| authority.as_str())
+    }
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url: _, ca, secret } = self;
+        f.debug_struct("Receiver")
+            .field("url", &self.shown())
+            .field("ca", ca)
+            .field("secret", secret)
+            .finish()
+    }
 }
 
 impl Webhook {
@@ -120,11 +136,11 @@ impl Webhook {
         let since = Instant::now();
         let mut waiting = self.queue.waiting.lock();
         for crossing in crossings {
-            if waiting.len() == QUEUE {
-                waiting.pop_front();
-                self.queue.counts.dropped.fetch_add(1, Relaxed);
+            let document = Document { since, body: document(crossing, &self.member, &time) };
+            match waiting.push(Place::from(crossing), document) {
+                Others::Stay => {}
+                Others::OneLeft => drop(self.queue.counts.dropped.fetch_add(1, Relaxed)),
             }
-            waiting.push_back(Waiting { since, body: document(crossing, &self.member, &time) });
         }
         drop(waiting);
         self.queue.more.notify_one();
@@ -155,21 +171,20 @@ fn document(crossing: &Crossing, member: &str, time: &str) -> Bytes {
 
 async fn send(receiver: Receiver, timing: Timing, queue: Arc<Queue>) {
     let counts = &queue.counts;
-    // A path or query may be a secret.
-    let to = receiver.url.authority().map_or("", |authority| authority.as_str()).to_owned();
+    let to = receiver.shown().to_owned();
     let (mut pause, mut is_failing) = (timing.first_pause, false);
     loop {
-        let Some(waiting) = queue.waiting.lock().pop_front() else {
+        let Some(Document { since, body }) = queue.waiting.lock().pop() else {
             queue.more.notified().await;
             continue;
         };
         // It is out of the queue, so that no newcomer pushes it out while it is on its way.
         loop {
-            if waiting.since.elapsed() >= timing.lifetime {
+            if since.elapsed() >= timing.lifetime {
                 counts.dropped.fetch_add(1, Relaxed);
                 break;
             }
-            match post(&receiver, timing.patience, waiting.body.clone()).await {
+            match post(&receiver, timing.patience, body.clone()).await {
                 Ok(()) => {
                     counts.delivered.fetch_add(1, Relaxed);
                     pause = timing.first_pause;
@@ -243,24 +258,28 @@ pub(crate) fn secret(path: &std::path::Path) -> Result<Zeroizing<String>, String
 /// A URL that documents may go to.
 ///
 /// # Errors
-/// What an operator reads: why it may not, and what would do.
+/// What an operator reads: why it may not, and what would do. Nothing of the URL is in it: what has a mistake in one place
+/// may have its secret in any other.
 pub fn usable_url(text: &str) -> Result<Uri, String> {
-    const WANTED: &str = "https://host[:port]/path, or http:// to this machine";
-    let url: Uri =
-        text.parse().map_err(|error| format!("`{text}` is no URL: {error}; wanted is {WANTED}"))?;
+    const WANTED: &str = "wanted is https://host[:port]/path, or http:// to this machine";
+    let url: Uri = text.parse().map_err(|_| format!("this is no URL; {WANTED}"))?;
     let (Some(host), Some(authority)) = (url.host(), url.authority()) else {
-        return Err(format!("`{text}` names no host; wanted is {WANTED}"));
+        return Err(format!("this URL names no host; {WANTED}"));
     };
     if authority.as_str().contains('@') {
         return Err("a URL with a password would be in logs and lists of processes; sign by `quota-webhook-secret-file`".to_owned());
+    }
+    // Whatever stands behind the colon is a port to the parser, and no number would silently mean 443.
+    if authority.port_u16().is_none() && authority.as_str() != host {
+        return Err(format!("the port of this URL is none; {WANTED}"));
     }
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let is_here = bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     match url.scheme_str() {
         Some("https") => Ok(url),
         Some("http") if is_here => Ok(url),
-        Some("http") => Err(format!("`{host}` is not this machine, and elsewhere only https will do")),
-        _ => Err(format!("`{text}` is neither https nor http; wanted is {WANTED}")),
+        Some("http") => Err(format!("the host of this http URL is not this machine; {WANTED}")),
+        _ => Err(format!("this URL is neither https nor http; {WANTED}")),
     }
 }
 
@@ -279,17 +298,30 @@ mod tests {
             assert!(usable_url(good).is_ok(), "{good}");
         }
         for (bad, why) in [
-            ("http://hooks.example.com/", "only https"),
-            ("http://127.0.0.1.example.com/", "only https"),
-            ("http://10.0.0.1/", "only https"),
-            ("ftp://x/", "neither"),
-            ("https:///x", "URL"),
-            ("/x", "names no host"),
-            ("https://me:secret@x/", "password"),
-            ("", "URL"),
+            ("http://hooks.example.com/hunter2", "not this machine"),
+            ("http://127.0.0.1.example.com/", "not this machine"),
+            ("http://10.0.0.1/?key=hunter2", "not this machine"),
+            ("http://hunter2/", "not this machine"),
+            ("ftp://x/hunter2", "neither"),
+            ("https:///hunter2", "no URL"),
+            ("https://x/hunter2 ", "no URL"),
+            ("https://x:hunter2/", "port"),
+            ("https://x:65536/", "port"),
+            ("/hunter2", "names no host"),
+            ("https://me:hunter2@x/", "password"),
+            ("ftp://me:hunter2@x/", "password"),
+            ("https://me:hunter2@x y/", "no URL"),
+            ("", "no URL"),
         ] {
             let said = usable_url(bad).unwrap_err();
-            assert!(said.contains(why) && !said.contains("secret@"), "{bad}: {said}");
+            assert!(said.contains(why) && !said.contains("hunter2"), "{bad}: {said}");
         }
+    }
+
+    #[test]
+    fn a_receiver_is_shown_by_its_host_alone() {
+        let url = usable_url("https://hooks.example.com:8443/services/hunter2?key=hunter2").unwrap();
+        let shown = format!("{:?}", Receiver { url, ca: None, secret: None });
+        assert!(shown.contains("hooks.example.com:8443") && !shown.contains("hunter2"), "{shown}");
     }
 }

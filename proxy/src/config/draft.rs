@@ -143,7 +143,13 @@ impl Draft {
                 set(&mut draft, default).expect("a test sets every default");
             }
             let Some(given) = raw.get(flag.name) else { continue };
-            let checked = flag.kind.check(&given.text).and_then(|()| match flag.effect {
+            let kind = flag.kind.check(&given.text);
+            // Kinds repeat what was written; what sets a secret does not.
+            let kind = kind.map_err(|bad| match flag.secret {
+                true => BadValue::new("this value cannot be used"),
+                false => bad,
+            });
+            let checked = kind.and_then(|()| match flag.effect {
                 Effect::Honoured(set) => set(&mut draft, &given.text),
                 Effect::Inert(_) | Effect::Refused(_) | Effect::CommandLine => Ok(()),
             });
@@ -151,7 +157,6 @@ impl Draft {
             match (checked, &flag.effect) {
                 (Err(BadValue(message)), _) => {
                     let accepted = flag.kind.accepted().filter(|_| !message.contains("URL"));
-                    let message = if flag.secret { "this value cannot be used".to_owned() } else { message };
                     problems.push(Problem { path: given.source.path(), message, accepted });
                 }
                 (Ok(()), Effect::Inert(why)) if !is_default => {

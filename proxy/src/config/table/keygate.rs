@@ -128,6 +128,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "",
         "Where a JSON document is posted when a quota crosses 80, 95 or 100 %, or has room again: https, or http to this machine.",
     )
+    // Chat services put their secret into the path.
+    .secret()
     .sets(draft::webhook_url),
     own(
         "quota-webhook-ca-file",

@@ -144,6 +144,22 @@ fn secrets_are_neither_shown_nor_repeated() {
     assert!(!shown.contains("hunter2"), "{shown}");
 }
 
+/// Its path is what the services of others know their callers by.
+#[test]
+fn the_url_of_webhooks_is_neither_shown_nor_repeated() {
+    let flag = |url: &str| format!("--quota-webhook-url={url}");
+    let good = flag("https://hooks.example.com/services/hunter2?key=hunter2");
+    let config = loaded(Mode::Keygate, &[&good], &[]).unwrap().config;
+    let setting = config.effective.iter().find(|setting| setting.key.ends_with("quota-webhook-url")).unwrap();
+    assert_eq!(setting.value, "(not shown)");
+    let shown = format!("{config:?}");
+    assert!(shown.contains("hooks.example.com") && !shown.contains("hunter2"), "{shown}");
+    for bad in ["http://hooks.example.com/hunter2", "hunter2", "https://u:hunter2@x/", "https://x/hunter2 "] {
+        let said = refused(Mode::Keygate, &[&flag(bad)], &[]);
+        assert!(said.starts_with("--quota-webhook-url: ") && !said.contains("hunter2"), "{bad}: {said}");
+    }
+}
+
 #[test]
 fn files_are_looked_at_all_at_once() {
     use std::os::unix::fs::PermissionsExt as _;
