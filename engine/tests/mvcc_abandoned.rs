@@ -6,30 +6,6 @@ mod mvcc_store;
 use keygate_core::*;
 use keygate_engine::mvcc::*;
 use mvcc_store::*;
-use std::ops::ControlFlow;
-
-/// Who asked has gone.
-struct Gone<'a>(&'a MemoryStore);
-
-impl RowSource for Gone<'_> {
-    fn row(&self, key: RowKey) -> Result<Row, RowError> {
-        self.0.row(key)
-    }
-
-    fn scan(
-        &self,
-        keyspace: KeyspaceId,
-        from: Revision,
-        to_exclusive: Revision,
-        visit: &mut dyn FnMut(Revision, Row) -> ControlFlow<()>,
-    ) -> Result<(), RowError> {
-        self.0.scan(keyspace, from, to_exclusive, visit)
-    }
-
-    fn wanted(&self) -> bool {
-        false
-    }
-}
 
 fn machine(keys: usize) -> Machine {
     let mut m = Machine::new();

@@ -6,7 +6,6 @@ mod mvcc_store;
 use keygate_core::*;
 use keygate_engine::mvcc::*;
 use mvcc_store::*;
-use std::ops::ControlFlow;
 
 const HIDDEN: usize = 3_000;
 
@@ -21,27 +20,6 @@ fn machine() -> Machine {
         m.put(&format!("h/{number:05}"), "v");
     }
     m
-}
-
-/// Who asked goes away as soon as somebody looks.
-struct Gone<'a>(&'a MemoryStore);
-
-impl RowSource for Gone<'_> {
-    fn row(&self, key: RowKey) -> Result<Row, RowError> {
-        self.0.row(key)
-    }
-    fn scan(
-        &self,
-        keyspace: KeyspaceId,
-        from: Revision,
-        to_exclusive: Revision,
-        visit: &mut dyn FnMut(Revision, Row) -> ControlFlow<()>,
-    ) -> Result<(), RowError> {
-        self.0.scan(keyspace, from, to_exclusive, visit)
-    }
-    fn wanted(&self) -> bool {
-        false
-    }
 }
 
 fn walks_within(m: &Machine, sight: &Sight, entries: usize) -> bool {

@@ -7,7 +7,6 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
 
 use keygate_proto::etcdserverpb as pb;
 use pb::kv_client::KvClient;
@@ -143,18 +142,6 @@ async fn put(caller: &Caller, value: &str) -> Result<(), tonic::Status> {
     KvClient::new(caller.signed()).put(put).await.map(drop)
 }
 
-fn keygate(server: &Server, arguments: &[&str]) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_keygate"))
-        .args(arguments)
-        .args(["--output", "json", "--endpoints", &server.endpoint(), "--data-dir"])
-        .arg(server.data_dir())
-        .env_clear()
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 /// Something is refused, and something only counted.
 const LIMITS: &str =
     "limits: {tenants: {pay: {value-size: 100, reads: {rate: 1/h, burst: 1, shadow: true}}}}\n";
@@ -167,8 +154,8 @@ async fn pages() -> Vec<String> {
     std::fs::write(&limits, LIMITS).unwrap();
     let url = format!("https://{free}");
     let server = Server::start(&["--listen-metrics-urls", &url, "--limits-file", limits.to_str().unwrap()]);
-    let made = keygate(&server, &["tenant", "create", "pay"]);
-    keygate(&server, &["quota", "set", "pay", "--keys", "20"]);
+    let made = server.keygate(&["tenant", "create", "pay"]);
+    server.keygate(&["quota", "set", "pay", "--keys", "20"]);
     let pay = server.logged_in("root@pay", made["root_password"].as_str().unwrap()).await;
     put(&pay, "v").await.unwrap();
     put(&pay, &"v".repeat(101)).await.unwrap_err();

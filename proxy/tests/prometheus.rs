@@ -186,18 +186,6 @@ fn free() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-fn keygate(server: &Server, arguments: &[&str]) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_keygate"))
-        .args(arguments)
-        .args(["--output", "json", "--endpoints", &server.endpoint(), "--data-dir"])
-        .arg(server.data_dir())
-        .env_clear()
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 /// Something of everything: writes, reads, refusals of all kinds.
 async fn traffic(pay: &Caller) {
     let put = |value: &str| pb::PutRequest {
@@ -245,8 +233,8 @@ async fn a_real_prometheus_reads_the_page_and_answers_every_question() {
         "--limits-file",
         limits.to_str().unwrap(),
     ]);
-    let made = keygate(&server, &["tenant", "create", "pay"]);
-    keygate(&server, &["quota", "set", "pay", "--keys", "20"]);
+    let made = server.keygate(&["tenant", "create", "pay"]);
+    server.keygate(&["quota", "set", "pay", "--keys", "20"]);
     let pay = server.logged_in("root@pay", made["root_password"].as_str().unwrap()).await;
     traffic(&pay).await;
 

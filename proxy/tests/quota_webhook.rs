@@ -330,18 +330,6 @@ async fn a_receiver_must_have_the_right_authority_and_documents_their_signature(
     assert_eq!(posted.headers["content-type"], "application/json");
 }
 
-fn keygate(server: &Server, arguments: &[&str]) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_keygate"))
-        .args(arguments)
-        .args(["--output", "json", "--endpoints", &server.endpoint(), "--data-dir"])
-        .arg(server.data_dir())
-        .env_clear()
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 async fn put(caller: &Caller, key: usize) {
     let put = pb::PutRequest { key: format!("jobs/{key}").into(), ..Default::default() };
     KvClient::new(caller.signed()).put(put).await.unwrap();
@@ -356,8 +344,8 @@ async fn a_server_tells_of_quotas_that_are_used_and_have_room_again() {
     let url = format!("https://localhost:{port}/hook?of=quotas");
     let server =
         Server::start(&["--quota-webhook-url", &url, "--quota-webhook-ca-file", tls.ca.to_str().unwrap()]);
-    let made = keygate(&server, &["tenant", "create", "pay"]);
-    keygate(&server, &["quota", "set", "pay", "--prefix", "jobs/", "--keys", "10"]);
+    let made = server.keygate(&["tenant", "create", "pay"]);
+    server.keygate(&["quota", "set", "pay", "--prefix", "jobs/", "--keys", "10"]);
     let pay = server.logged_in("root@pay", made["root_password"].as_str().unwrap()).await;
     for key in 0..8 {
         put(&pay, key).await;

@@ -284,3 +284,26 @@ pub fn txn(success: Vec<TxnOp<Sealed>>) -> Txn<Sealed> {
 pub fn compare(range: KeyRange, op: CompareOp, target: CompareTarget<Sealed>) -> Compare<Sealed> {
     Compare { range, op, target }
 }
+
+/// Who asked has gone.
+pub struct Gone<'a>(pub &'a MemoryStore);
+
+impl RowSource for Gone<'_> {
+    fn row(&self, key: RowKey) -> Result<Row, RowError> {
+        self.0.row(key)
+    }
+
+    fn scan(
+        &self,
+        keyspace: KeyspaceId,
+        from: Revision,
+        to_exclusive: Revision,
+        visit: &mut dyn FnMut(Revision, Row) -> ControlFlow<()>,
+    ) -> Result<(), RowError> {
+        self.0.scan(keyspace, from, to_exclusive, visit)
+    }
+
+    fn wanted(&self) -> bool {
+        false
+    }
+}

@@ -57,6 +57,19 @@ pub(crate) struct Caller {
 }
 
 impl Server {
+    /// `keygate …` as the operator of the machine types it: what it prints, once it has succeeded.
+    pub(crate) fn keygate(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_keygate"))
+            .args(arguments)
+            .args(["--output", "json", "--endpoints", &self.endpoint(), "--data-dir"])
+            .arg(self.data_dir())
+            .env_clear()
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     pub(crate) fn start(flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_keygate"))

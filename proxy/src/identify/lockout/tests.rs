@@ -173,7 +173,9 @@ fn a_count_that_was_pushed_out_does_not_come_back_as_none() {
             guesses += u32::from(bench.wrong(root));
         }
         for n in 1..ACCOUNTS {
-            (0..9).for_each(|_| drop(bench.wrong(owner(n))));
+            for _ in 0..9 {
+                bench.wrong(owner(n));
+            }
         }
         bench.wrong(owner(ACCOUNTS));
         (1..ACCOUNTS).for_each(|n| bench.lockout.succeeded(owner(n)));
