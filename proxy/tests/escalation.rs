@@ -9,7 +9,6 @@ use keygate_policies::bundle::{Files, Manifest};
 use keygate_policies::{BUNDLE_MODEL, digest_of_tar};
 use keygate_proto::{admin, authpb, etcdserverpb as pb};
 use pb::auth_client::AuthClient;
-use std::process::Command;
 use support::{Caller, Server};
 use tonic::{Code, Status};
 
@@ -42,14 +41,7 @@ async fn apply(caller: &Caller, revision: u64, policy: &str) -> Result<u64, Stat
 
 /// `keygate policy …` as the operator of the machine types it.
 fn operator(server: &Server, arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_keygate"))
-        .arg("policy")
-        .args(arguments)
-        .args(["--endpoints", &server.endpoint(), "--data-dir"])
-        .arg(server.data_dir())
-        .env_clear()
-        .output()
-        .unwrap();
+    let output = server.operator(&[&["policy"], arguments].concat());
     String::from_utf8_lossy(&output.stdout).into_owned() + &*String::from_utf8_lossy(&output.stderr)
 }
 

@@ -19,14 +19,7 @@ const MODEL: &str = include_str!("../../policies/model/bundle.conf");
 
 /// `keygate policy …` as the operator of the machine types it.
 fn keygate(server: &Server, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_keygate"))
-        .arg("policy")
-        .args(arguments)
-        .args(["--endpoints", &server.endpoint(), "--data-dir"])
-        .arg(server.data_dir())
-        .env_clear()
-        .output()
-        .unwrap()
+    server.operator(&[&["policy"], arguments].concat())
 }
 
 /// What it says on stdout when it exits with `code`.

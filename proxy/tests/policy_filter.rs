@@ -307,13 +307,7 @@ async fn what_the_auth_api_allows_is_hidden_too_and_the_tools_say_so() {
 
 /// What the operator's command says when it exits with `code`.
 fn said(server: &Server, arguments: &[&str], code: i32) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_keygate"))
-        .args(arguments)
-        .args(["--endpoints", &server.endpoint(), "--data-dir"])
-        .arg(server.data_dir())
-        .env_clear()
-        .output()
-        .unwrap();
+    let output = server.operator(arguments);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(code), "{text}{}", String::from_utf8_lossy(&output.stderr));
     text

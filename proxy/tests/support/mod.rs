@@ -7,7 +7,7 @@ pub(crate) mod frames;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -57,15 +57,20 @@ pub(crate) struct Caller {
 }
 
 impl Server {
-    /// `keygate …` as the operator of the machine types it: what it prints, once it has succeeded.
-    pub(crate) fn keygate(&self, arguments: &[&str]) -> serde_json::Value {
-        let output = Command::new(env!("CARGO_BIN_EXE_keygate"))
+    /// `keygate …` as the operator of the machine types it.
+    pub(crate) fn operator(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_keygate"))
             .args(arguments)
-            .args(["--output", "json", "--endpoints", &self.endpoint(), "--data-dir"])
+            .args(["--endpoints", &self.endpoint(), "--data-dir"])
             .arg(self.data_dir())
             .env_clear()
             .output()
-            .unwrap();
+            .unwrap()
+    }
+
+    /// What it prints, once it has succeeded.
+    pub(crate) fn keygate(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.operator(&[arguments, &["--output", "json"]].concat());
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
