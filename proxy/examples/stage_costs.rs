@@ -129,7 +129,7 @@ async fn stages(
         let permit =
             transform::seal(authorize::obtain(context.endpoint, &view, &caller, operation.clone())?)?;
         let began = Instant::now();
-        black_box(dispatch::one(context, &view, asker, &caller, permit).await?);
+        black_box(dispatch::one(context, &view, asker, &caller, permit, None).await?);
         spent.push(began.elapsed());
     }
     tell("dispatch", spent);

@@ -5,11 +5,12 @@ use keygate_engine::{Decide, RangeChunks, View, WatchCreateError, WatchCreated, 
 use tokio::time::Instant;
 
 use crate::identify::{Asker, Home};
+use crate::policy_change::Ready;
 use crate::stack::Context;
 
 /// A request with one answer.
 ///
-/// `caller` is whom the permit was given to, on this view.
+/// `caller` is whom the permit was given to, on this view; `bundle` what it is about to put in force.
 ///
 /// `Err(Refusal::StalePermit)`: nothing was done, and the permit must be obtained again.
 pub async fn one(
@@ -18,6 +19,7 @@ pub async fn one(
     asker: Asker,
     caller: &Caller,
     permit: Permit<Sealed>,
+    bundle: Option<&mut Ready>,
 ) -> Result<Reply<Sealed>, Refusal> {
     match permit.operation() {
         Operation::Authenticate { .. } => authenticate(context, view, asker, permit).await,
@@ -27,9 +29,9 @@ pub async fn one(
             Ok(Reply { revision, term: view.term(), answer })
         }
         Operation::PolicyChange(change) => {
-            // Kept until the answer is there: who applies it finds it made.
-            let prepared = context.policies.prepare(view, change).await?;
-            context.policies.check_gains(view, caller, change, &prepared).await?;
+            if let Some(bundle) = bundle {
+                bundle.check(&context.policies, view, caller, change).await?;
+            }
             context.port.propose(permit).await
         }
         Operation::Observe(observation) => {

@@ -22,6 +22,7 @@ pub mod limit;
 pub mod authorize;
 pub mod denials;
 pub mod policies;
+pub mod policy_change;
 
 pub mod transform;
 

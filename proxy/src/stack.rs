@@ -28,6 +28,7 @@ use crate::authorize::{self, Endpoint};
 use crate::identify::{Asker, ConnectionIdentity, Identifier, keyspace_of_login};
 use crate::limit::{Admission, Limiter, Payer, Request, StreamSeat, WatcherSeat};
 use crate::policies::Policies;
+use crate::policy_change::Ready;
 use crate::{dispatch, transform};
 
 /// What the stages need. One for each serving thread.
@@ -78,8 +79,11 @@ pub async fn run<'a>(
         tokio::time::sleep(delay).await;
     }
     let operation = hash_password(context, evidence, operation).await?;
+    // Kept until the answer is there: who applies it finds it made.
+    let mut bundle = prepare_bundle(context, evidence, &operation).await?;
     let asker = Asker::at(evidence.connection.peer());
-    let mut decided_on = Some((view, caller));
+    // While a bundle was made, much may have changed.
+    let mut decided_on = bundle.is_none().then_some((view, caller));
     let deadline = Instant::now() + context.request_timeout;
     for attempt in 1.. {
         let (view, caller) = match decided_on.take() {
@@ -92,7 +96,10 @@ pub async fn run<'a>(
         };
         let permit = authorize::obtain(context.endpoint, &view, &caller, operation.clone());
         let done = match permit {
-            Ok(permit) => dispatch::one(context, &view, asker, &caller, transform::seal(permit)?).await,
+            Ok(permit) => {
+                let permit = transform::seal(permit)?;
+                dispatch::one(context, &view, asker, &caller, permit, bundle.as_mut()).await
+            }
             Err(refusal) => Err(refusal),
         };
         match done {
@@ -262,13 +269,7 @@ async fn hash_password(
     };
     let Credential::Password(password) = credential else { return Ok(operation) };
     let password = password.clone();
-    let view = context.port.view();
-    let caller = identify(context, &view, evidence, &operation)?;
-    let permit = authorize::obtain(context.endpoint, &view, &caller, operation.clone());
-    permit.map_err(|refusal| match refusal {
-        Refusal::PermissionDenied => context.policies.denials.note(&view, &caller, &operation),
-        refusal => refusal,
-    })?;
+    let (view, caller) = decide_beforehand(context, evidence, &operation)?;
     let passwords = context.identifier.passwords();
     passwords.check(&password)?;
     check_user(&view, &caller, &operation)?;
@@ -281,6 +282,41 @@ async fn hash_password(
         Operation::TenantCreate(create) => Operation::TenantCreate(TenantCreate { root: hashed, ..create }),
         other => other,
     })
+}
+
+/// Makes ready what is to be put in force, for somebody who may. Who that is, and what it gives, is decided when it is there.
+async fn prepare_bundle(
+    context: &Context,
+    evidence: Evidence<'_>,
+    operation: &Operation<Plaintext>,
+) -> Result<Option<Ready>, Refusal> {
+    let Operation::PolicyChange(change) = operation else { return Ok(None) };
+    if !is_bundle(operation) {
+        return Ok(None);
+    }
+    let view = decide_beforehand(context, evidence, operation)?.0;
+    let ready = Ready::make(&context.policies, &view, change).await;
+    ready.map(Some).inspect_err(|refusal| context.policies.failed(refusal))
+}
+
+/// Refuses before something is done that costs much.
+fn decide_beforehand(
+    context: &Context,
+    evidence: Evidence<'_>,
+    operation: &Operation<Plaintext>,
+) -> Result<(View, Caller), Refusal> {
+    let view = context.port.view();
+    let caller = identify(context, &view, evidence, operation)?;
+    match authorize::obtain(context.endpoint, &view, &caller, operation.clone()) {
+        Ok(_asked_again) => Ok((view, caller)),
+        Err(Refusal::PermissionDenied) => Err(context.policies.denials.note(&view, &caller, operation)),
+        Err(refusal) => {
+            if is_bundle(operation) {
+                context.policies.failed(&refusal);
+            }
+            Err(refusal)
+        }
+    }
 }
 
 /// Refuses what a password would be hashed for in vain. Who passes is looked at again where the

@@ -5,7 +5,8 @@
 #[allow(dead_code, reason = "each test uses its part")]
 mod support;
 
-use keygate_proto::etcdserverpb as pb;
+use keygate_policies::{bundle::Files, digest_of_tar};
+use keygate_proto::{admin, etcdserverpb as pb};
 use pb::watch_request::RequestUnion;
 use std::fs;
 use std::path::Path;
@@ -345,27 +346,89 @@ async fn a_bundle_in_a_folder_is_in_force_from_the_start_and_when_it_changes() {
     assert!(log.contains("by the server: bundle 2") && log.contains("by root: bundle 1"), "{log}");
 }
 
+/// Ed25519 keys in files of a folder.
+struct Signer {
+    folder: TempDir,
+}
+
+impl Signer {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
+        fs::write(folder.path().join("pub.pem"), key.public_key_pem()).unwrap();
+        Self { folder }
+    }
+
+    fn public(&self) -> String {
+        self.folder.path().join("pub.pem").to_str().unwrap().to_owned()
+    }
+
+    fn sign(&self, bundle: &TempDir) {
+        let signed = Command::new(env!("CARGO_BIN_EXE_keygate"))
+            .args(["policy", "sign"])
+            .arg(bundle.path())
+            .arg("--key")
+            .arg(self.folder.path().join("key.pem"))
+            .output()
+            .unwrap();
+        assert!(signed.status.success(), "{}", String::from_utf8_lossy(&signed.stderr));
+    }
+}
+
 #[tokio::test]
 async fn with_keys_only_what_they_have_signed_is_applied() {
-    let keys = tempfile::tempdir().unwrap();
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let (private, public) = (keys.path().join("key.pem"), keys.path().join("pub.pem"));
-    fs::write(&private, key.serialize_pem()).unwrap();
-    fs::write(&public, key.public_key_pem()).unwrap();
-    let server = Server::start(&["--policy-keys", public.to_str().unwrap()]);
+    let signer = Signer::new();
+    let server = Server::start(&["--policy-keys", &signer.public()]);
     let service = server.named("svc-pay").await;
     let folder = bundle(1, "p, user:svc-pay, default, /pay/*, readwrite, allow\n", "");
     let said = says(&server, &["apply", folder.path().to_str().unwrap()], 1);
     assert!(said.contains("signed by 0 of the keys and 1 are needed"), "{said}");
     assert_eq!(put(&service, "/pay/a").await, Err(Code::PermissionDenied));
-    let signed = Command::new(env!("CARGO_BIN_EXE_keygate"))
-        .args(["policy", "sign"])
-        .arg(folder.path())
-        .arg("--key")
-        .arg(&private)
-        .output()
-        .unwrap();
-    assert!(signed.status.success(), "{}", String::from_utf8_lossy(&signed.stderr));
+    signer.sign(&folder);
     assert_eq!(apply(&server, &folder), 1);
     assert!(put(&service, "/pay/a").await.is_ok());
+}
+
+async fn apply_by(caller: &Caller, folder: &TempDir) -> Result<u64, tonic::Status> {
+    let content = bytes::Bytes::from(Files::open(folder.path()).unwrap().to_tar().unwrap());
+    let digest = bytes::Bytes::from(digest_of_tar(std::slice::from_ref(&content)).0.to_vec());
+    let mut client = admin::policies_client::PoliciesClient::new(caller.signed());
+    client.stage(admin::PolicyStageRequest { digest: digest.clone(), index: 0, content }).await?;
+    let answer = client.apply(admin::PolicyApplyRequest { digest, parts: 1, expected: None }).await?;
+    Ok(answer.into_inner().revision.unwrap().revision)
+}
+
+/// Whoever signs says that a bundle is right, and whoever rolls it out must still hold what it gives: else a signed bundle
+/// for another server, or an older one, would be a way to rights that nobody gave here.
+#[tokio::test]
+async fn a_signature_does_not_stand_for_what_whoever_applies_it_does_not_hold() {
+    const ROLLS_OUT: &str =
+        "p, user:ops, default, -, policy, allow\np, user:ops, default, /pay/*, readwrite, allow\n";
+    let signer = Signer::new();
+    let server = Server::start(&["--policy-keys", &signer.public()]);
+    let (ops, service) = (server.named("ops").await, server.named("svc-pay").await);
+    let signed = |revision, more: &str| {
+        let folder = bundle(revision, &format!("{ROLLS_OUT}{more}"), "");
+        signer.sign(&folder);
+        folder
+    };
+    assert_eq!(apply(&server, &signed(1, "")), 1);
+    let more = "p, user:svc-pay, default, /shop/*, readwrite, allow\n";
+    let refused = apply_by(&ops, &signed(2, more)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    assert!(refused.message().contains("default: user:svc-pay gains read /shop/*"), "{}", refused.message());
+    assert!(refused.message().contains("`escalate`"), "{}", refused.message());
+    assert_eq!(put(&service, "/shop/a").await, Err(Code::PermissionDenied));
+    assert!(says(&server, &["log"], 0).starts_with("* 1 "), "nothing has changed");
+    // Nor does what they hold stand for a signature.
+    let less = "p, user:svc-pay, default, /pay/a/*, readwrite, allow\n";
+    let unsigned = bundle(2, &format!("{ROLLS_OUT}{less}"), "");
+    let refused = apply_by(&ops, &unsigned).await.unwrap_err();
+    assert!(refused.message().contains("signed by 0 of the keys"), "{}", refused.message());
+    assert_eq!(apply_by(&ops, &signed(2, less)).await.unwrap(), 2);
+    assert!(put(&service, "/pay/a/b").await.is_ok());
+    let escalates = format!("{more}p, user:ops, default, -, escalate, allow\n");
+    assert_eq!(apply(&server, &signed(3, &escalates)), 3);
+    assert_eq!(apply_by(&ops, &signed(4, &format!("{escalates}{less}"))).await.unwrap(), 4);
 }
