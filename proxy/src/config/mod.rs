@@ -283,9 +283,14 @@ impl LimitsSource {
             problems.add(self.path().display().to_string(), format!("cannot be read: {error}"));
             problems
         })?;
+        self.parse(&text)
+    }
+
+    /// The same of a text that was in such a file.
+    pub fn parse(&self, text: &str) -> Result<LimitRules, Problems> {
         match self {
-            Self::Section(_) => limits::parse_section_of(&text),
-            Self::File(_) => limits::parse_file(&text),
+            Self::Section(_) => limits::parse_section_of(text),
+            Self::File(_) => limits::parse_file(text),
         }
     }
 }

@@ -71,7 +71,8 @@ impl Rules {
             .map_err(|problems| RulesError::Unusable { path: path.to_owned(), problems })
     }
 
-    pub(in crate::identify) fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
+    /// `folder` is where files are that the rules name. Problems come with their place.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
         let raw: RawFile = serde_norway::from_str(text).map_err(|error| vec![error.to_string()])?;
         let mut reader = Reader::default();
         reader.authorities(raw.authorities, folder);
