@@ -60,6 +60,8 @@ pub enum PolicyQuestion {
     Part { revision: u64, index: u32 },
     /// What the tables of a keyspace say, as rows. `None`: the default one.
     Tables { tenant: Option<TenantName> },
+    /// Which of these names are users of a keyspace. `None`: the default one.
+    Users { tenant: Option<TenantName>, names: Vec<String> },
     /// A request that was denied lately.
     Denial { decision: u64 },
 }
@@ -137,6 +139,11 @@ pub enum PolicyAnswer {
         policy: String,
         roles: String,
         /// All there are, so that whoever asks can ask about each.
+        tenants: Vec<String>,
+    },
+    Users {
+        names: Vec<String>,
+        /// As of [`Self::Tables`].
         tenants: Vec<String>,
     },
     Denial(Denial),

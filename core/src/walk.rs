@@ -243,6 +243,7 @@ impl<V> Operation<V> {
             Self::PolicyAsk(PolicyQuestion::Log) => "keygate.admin.v1.Policies/Log",
             Self::PolicyAsk(PolicyQuestion::Part { .. }) => "keygate.admin.v1.Policies/Part",
             Self::PolicyAsk(PolicyQuestion::Tables { .. }) => "keygate.admin.v1.Policies/Tables",
+            Self::PolicyAsk(PolicyQuestion::Users { .. }) => "keygate.admin.v1.Policies/Users",
             Self::PolicyAsk(PolicyQuestion::Denial { .. }) => "keygate.admin.v1.Policies/Denial",
             Self::Health => "grpc.health.v1.Health/Check",
         }

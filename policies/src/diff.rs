@@ -8,6 +8,7 @@
 
 mod cells;
 mod gains;
+mod newcomers;
 mod parties;
 mod standing;
 
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use gains::gains;
+pub use newcomers::{Newcomers, newcomers};
 
 /// One difference.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -35,7 +35,7 @@ mod who;
 pub use compiled::CompiledPolicy;
 pub use compiler::Compiler;
 pub use decision::{Asker, BundlePolicy, Decision, Outcome};
-pub use diff::{Delta, diff, gains};
+pub use diff::{Delta, Newcomers, diff, gains, newcomers};
 pub use explain::{Explanation, Missing, Nearest};
 pub use lint::lint;
 pub use model::{BUNDLE_MODEL, BundleModelError, BundleOracle, OracleAnswer, OracleCaller};

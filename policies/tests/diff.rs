@@ -11,7 +11,7 @@ use keygate_core::KeyRange;
 use keygate_policies::bundle::{
     Action, Bundle, Context, Effect, OnPartial, Row, Subject, Tenant, Verb, key_range,
 };
-use keygate_policies::{Delta, Outcome, diff};
+use keygate_policies::{Delta, Outcome, diff, newcomers};
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -318,4 +318,23 @@ fn a_row_that_hides_instead_of_refusing_is_a_difference() {
     assert_eq!(told("", filter), ["pay: user:a may ask around, without seeing, read /a/x/*"]);
     assert_eq!(told(filter, ""), ["pay: user:a may no longer ask around read /a/x/*"]);
     assert!(told("", ", on_partial=reject").is_empty() && told(filter, filter).is_empty());
+}
+
+/// A user who is a member of a role, or whom every tenant's rows name, is as new as one with rows of its own.
+#[test]
+fn newcomers_are_users_whom_the_old_bundle_gave_nothing() {
+    let rows = "p, user:old, pay, /a/*, read, allow\np, user:bound, pay, /a/*, read, deny\n";
+    let old = bundles::bundle(rows, "");
+    let more = "p, user:old, pay, /b/*, read, allow\np, user:bound, pay, /b/*, read, allow\n\
+                p, user:kept, pay, /b/*, read, deny\np, group:g, pay, /b/*, read, allow\n\
+                p, user:*, pay, /c/*, read, allow\np, role:r, pay, /b/*, read, allow\n\
+                p, user:all, *, /b/*, read, allow\np, user:old, *, /b/*, read, allow\n";
+    let new = bundles::bundle(&format!("{rows}{more}"), "g, user:member, role:r, pay\n");
+    let found = newcomers(&old, &new);
+    assert_eq!(
+        found.named,
+        BTreeMap::from([("pay".to_owned(), vec!["all".into(), "bound".into(), "member".into()])])
+    );
+    assert_eq!(found.elsewhere, ["all", "old"]);
+    assert!(newcomers(&new, &new).is_empty() && newcomers(&new, &old).is_empty());
 }

@@ -96,6 +96,7 @@ fn formats() -> BTreeMap<String, Format> {
             PolicyStageRequest PolicyStageResponse PolicyApplyRequest PolicyRollbackRequest PolicyLogRequest
             PolicyPartRequest PolicyTablesRequest PolicyRevision PolicyBundle PolicyRevisionResponse
             PolicyLogResponse PolicyPartResponse PolicyTablesResponse PolicyDenialRequest PolicyDenialResponse
+            PolicyUsersRequest PolicyUsersResponse
         }
         "grpc.health.v1" health { HealthCheckRequest HealthCheckResponse }
         "etcdserverpb" etcdserverpb {

@@ -105,7 +105,7 @@ fn every_service_has_its_rpcs() {
         ("grpc.health.v1.Health", 2),
         ("keygate.admin.v1.Limits", 1),
         ("keygate.admin.v1.Load", 1),
-        ("keygate.admin.v1.Policies", 7),
+        ("keygate.admin.v1.Policies", 8),
         ("keygate.admin.v1.Quotas", 3),
         ("keygate.admin.v1.Tenants", 5),
         ("v3electionpb.Election", 5),

@@ -10,8 +10,8 @@ use crate::authorize;
 use crate::denials::Denials;
 use bytes::Bytes;
 use keygate_core::{
-    Access, BUNDLE_BYTES, BundleDigest, Caller, DEFAULT_TENANT, Decision, KeyspaceId, PolicyAnswer,
-    PolicyChange, PolicyQuestion, Refusal,
+    Access, AuthTables, BUNDLE_BYTES, BundleDigest, Caller, DEFAULT_TENANT, Decision, KeyspaceId,
+    PolicyAnswer, PolicyChange, PolicyQuestion, Refusal, TenantName,
 };
 use keygate_engine::{View, background};
 use keygate_policies::bundle::{Bundle, Instant, VerifyingKey};
@@ -178,23 +178,36 @@ impl Policies {
                 Ok(PolicyAnswer::Part { content, parts: bundle.parts })
             }
             PolicyQuestion::Tables { tenant } => {
-                let (name, keyspace) = match tenant {
-                    None => (keygate_core::DEFAULT_TENANT, KeyspaceId::DEFAULT),
-                    Some(name) => {
-                        let tenant = view.tenant(name.as_str());
-                        let tenant = tenant.ok_or_else(|| Refusal::TenantNotFound(name.clone()))?;
-                        (name.as_str(), tenant.keyspace)
-                    }
-                };
-                let auth = view.keyspace(keyspace).ok_or(Refusal::PermissionDenied)?.auth();
+                let name = tenant.as_ref().map_or(DEFAULT_TENANT, TenantName::as_str);
+                let auth = tables(view, tenant.as_ref())?;
                 let (rows, links) = rows_of_tables(name, auth);
                 let policy = rows.iter().map(|row| format!("{row}\n")).collect();
                 let roles = links.iter().map(|link| format!("{link}\n")).collect();
-                let tenants = view.tenants().map(|tenant| tenant.name.as_str().to_owned()).collect();
-                Ok(PolicyAnswer::Tables { policy, roles, tenants })
+                Ok(PolicyAnswer::Tables { policy, roles, tenants: tenants(view) })
+            }
+            PolicyQuestion::Users { tenant, names } => {
+                let users = &tables(view, tenant.as_ref())?.users;
+                let names = names.iter().filter(|name| users.contains_key(*name)).cloned().collect();
+                Ok(PolicyAnswer::Users { names, tenants: tenants(view) })
             }
         }
     }
+}
+
+/// `None`: of the default keyspace.
+fn tables<'a>(view: &'a View, tenant: Option<&TenantName>) -> Result<&'a AuthTables, Refusal> {
+    let keyspace = match tenant {
+        None => KeyspaceId::DEFAULT,
+        Some(name) => {
+            let tenant = view.tenant(name.as_str());
+            tenant.ok_or_else(|| Refusal::TenantNotFound(name.clone()))?.keyspace
+        }
+    };
+    Ok(view.keyspace(keyspace).ok_or(Refusal::PermissionDenied)?.auth())
+}
+
+fn tenants(view: &View) -> Vec<String> {
+    view.tenants().map(|tenant| tenant.name.as_str().to_owned()).collect()
 }
 
 fn found(

@@ -255,6 +255,11 @@ pub fn unusable_digest() -> Status {
     Status::invalid_argument("keygate: the digest is no SHA-256 of 32 bytes")
 }
 
+/// One request about more than it may be about.
+pub fn too_many_names(most: usize) -> Status {
+    Status::invalid_argument(format!("keygate: a request names up to {most} users"))
+}
+
 /// A `hashedPassword` that nobody could log in with, or that would keep a thread busy.
 pub fn unusable_hash() -> Status {
     Status::invalid_argument("keygate: the password's hash is not one of bcrypt with a cost of 4 to 16")

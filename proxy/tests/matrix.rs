@@ -238,6 +238,10 @@ fn rows() -> Vec<Row> {
             root: NotFound,
             ..platform("/keygate.admin.v1.Policies/Denial", admin::PolicyDenialRequest { decision: 1 })
         },
+        platform(
+            "/keygate.admin.v1.Policies/Users",
+            admin::PolicyUsersRequest { tenant: name("pay"), users: vec![name("root")] },
+        ),
         platform("/keygate.admin.v1.Policies/Tables", admin::PolicyTablesRequest { tenant: name("pay") }),
         later("/v3lockpb.Lock/Lock"),
         later("/v3lockpb.Lock/Unlock"),

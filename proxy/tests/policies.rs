@@ -432,3 +432,80 @@ async fn a_signature_does_not_stand_for_what_whoever_applies_it_does_not_hold() 
     assert_eq!(apply(&server, &signed(3, &escalates)), 3);
     assert_eq!(apply_by(&ops, &signed(4, &format!("{escalates}{less}"))).await.unwrap(), 4);
 }
+
+async fn add_user(by: &Caller, name: &str) {
+    let request =
+        pb::AuthUserAddRequest { name: name.to_owned(), password: "p".to_owned(), ..Default::default() };
+    pb::auth_client::AuthClient::new(by.signed()).user_add(request).await.unwrap();
+}
+
+/// Whoever may add users in a tenant could take a name before a bundle gave it anything, and nobody was told.
+#[tokio::test]
+async fn users_whose_names_somebody_took_before_a_bundle_gave_them_rights_are_told() {
+    let server = Server::start(&[]);
+    let root = server.named("root").await;
+    for tenant in ["pay", "shop"] {
+        let made = server.keygate(&["tenant", "create", tenant]);
+        let password = made["root_password"].as_str().unwrap();
+        let own = server.logged_in(&format!("root@{tenant}"), password).await;
+        add_user(&own, "deploy").await;
+    }
+    add_user(&root, "alice").await;
+    let rows = "\
+p, role:pay, pay, /pay/*, readwrite, allow\n\
+p, user:ghost, pay, /pay/*, read, allow\n\
+p, user:kept, pay, /pay/*, read, deny\n\
+p, user:early, wanted, /pay/*, read, allow\n\
+p, user:deploy, *, /all/*, read, allow\n";
+    let first = bundle(1, rows, "g, user:deploy, role:pay, pay\ng, user:alice, role:pay, pay\n");
+    let path = first.path().to_str().unwrap().to_owned();
+    let expected = serde_json::json!([
+        { "user": "alice", "tenant": "pay", "exists": false },
+        { "user": "deploy", "tenant": "pay", "exists": true },
+        { "user": "ghost", "tenant": "pay", "exists": false },
+        { "user": "deploy", "tenant": "wanted", "exists": false },
+        { "user": "early", "tenant": "wanted", "exists": false },
+        { "user": "deploy", "tenant": "shop", "exists": true },
+        { "user": "deploy", "tenant": null, "exists": false },
+    ]);
+    let told = keygate(&server, &["diff", &path, "--output", "json"]);
+    assert_eq!(told.status.code(), Some(1));
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(told["first_rights"], expected);
+    assert!(told["deltas"].as_array().is_some_and(|deltas| deltas.len() >= 4), "{told:#}");
+    let text = says(&server, &["diff", &path], 1);
+    assert!(text.contains("already: `deploy` of `pay`, `deploy` of `shop`."), "{text}");
+    assert!(
+        text.contains("before the bundle is in force") && text.contains("a group of an identity rule"),
+        "{text}"
+    );
+
+    let applied = keygate(&server, &["apply", &path, "--output", "json"]);
+    let applied: serde_json::Value = serde_json::from_slice(&applied.stdout).unwrap();
+    assert_eq!((&applied["ok"], &applied["first_rights"]), (&true.into(), &expected));
+    // They were told.
+    let more = format!(
+        "{rows}p, user:deploy, pay, /more/*, read, allow\np, user:alice, default, /a/*, read, allow\n"
+    );
+    let second = bundle(2, &more, "g, user:deploy, role:pay, pay\ng, user:alice, role:pay, pay\n");
+    let text = says(&server, &["apply", second.path().to_str().unwrap()], 0);
+    assert!(
+        text.starts_with("policy revision 2 is in force") && text.contains("already: `alice` of `default`."),
+        "{text}"
+    );
+    assert!(!text.contains("of `pay`"), "{text}");
+    says(&server, &["rollback", "--to", "0"], 0);
+    let text = says(&server, &["rollback", "--to", "1"], 0);
+    assert!(text.contains("already: `deploy` of `pay`, `deploy` of `shop`."), "{text}");
+    let equal = says(&server, &["diff", &path], 0);
+    assert_eq!(equal, "", "what is in force is the bundle");
+
+    let users = vec!["u".to_owned(); 1001];
+    let request = admin::PolicyUsersRequest { tenant: String::new(), users };
+    let mut client = admin::policies_client::PoliciesClient::new(root.signed());
+    let refused = client.users(request).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::InvalidArgument, "keygate: a request names up to 1000 users")
+    );
+}

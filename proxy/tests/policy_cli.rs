@@ -154,9 +154,26 @@ fn differences_are_printed_and_counted_in_the_exit_code() {
     assert_eq!((done.code, done.out.as_str()), (1, "pay: user:svc loses write /pay/*\n"));
     let told = json(&["diff", old, new]);
     assert_eq!((&told["equivalent"], &told["deltas"][0]["who"][0]), (&false.into(), &"user:svc".into()));
+    assert_eq!(told["first_rights"], serde_json::json!([]));
     let done = keygate(&["diff", old, old]);
-    assert_eq!((done.code, done.out.as_str()), (0, ""));
+    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "", ""));
     assert_eq!(json(&["diff", old, old])["equivalent"], true);
+    // Whether somebody has taken the name is known to a server only.
+    let newer = tempfile::tempdir().unwrap();
+    make(newer.path(), &format!("{POLICY}p, user:deploy, pay, /pay/*, read, allow\n"));
+    let newer = newer.path().to_str().unwrap();
+    let told = json(&["diff", old, newer]);
+    assert_eq!(
+        told["first_rights"],
+        serde_json::json!([{ "user": "deploy", "tenant": "pay", "exists": null }])
+    );
+    let done = keygate(&["diff", old, newer]);
+    assert!(done.out.starts_with("pay: user:deploy gains read "), "{}", done.out);
+    assert!(
+        done.err.contains("`deploy` of `pay`. Which of these users are there already tells"),
+        "{}",
+        done.err
+    );
 }
 
 /// PEM of an Ed25519 key whose 32 bytes are given: openssl's form, around a fixed beginning.

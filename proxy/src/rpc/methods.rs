@@ -163,6 +163,7 @@ pub(super) static METHODS: &[Method] = &[
     unary!("/keygate.admin.v1.Policies/Log", policy_log),
     unary!("/keygate.admin.v1.Policies/Part", policy_part),
     unary!("/keygate.admin.v1.Policies/Tables", policy_tables),
+    unary!("/keygate.admin.v1.Policies/Users", policy_users),
     unary!("/keygate.admin.v1.Policies/Denial", policy_denial),
     other("/grpc.health.v1.Health/Check", Kind::HealthCheck),
     other("/grpc.health.v1.Health/Watch", Kind::HealthWatch),

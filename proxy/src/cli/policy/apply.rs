@@ -4,21 +4,26 @@ use std::path::Path;
 
 use bytes::Bytes;
 use keygate_core::BUNDLE_STEP;
-use keygate_policies::{bundle::Instant, digest_of_tar};
+use keygate_policies::{
+    bundle::{Bundle, Instant},
+    digest_of_tar,
+};
 use keygate_proto::admin as pb;
 use serde_json::{Value, json};
 
 use super::live::{Client, bundle_files, refused, usable as usable_live, with_server};
+use super::newcomers::{InForce, Newcomers};
 use super::{Output, Server, Unusable, Verdict, open, row_json, say, unusable, usable};
 
 pub(super) fn apply(path: &Path, expected: Option<u64>, server: &Server) -> Result<Verdict, Unusable> {
     let output = server.output;
     let files = open(path, output)?;
     // What is wrong is said here with all its lines; the server looks again.
-    usable(&files, path, output)?;
+    let new = usable(&files, path, output)?;
     let tar = Bytes::from(files.to_tar().map_err(|error| unusable(output, error))?);
     let digest: Bytes = digest_of_tar(std::slice::from_ref(&tar)).0.to_vec().into();
-    let applied = with_server(server, |mut client| async move {
+    let (applied, newcomers) = with_server(server, |mut client| async move {
+        let old = in_force(&mut client, output).await;
         let mut parts = 0;
         for start in (0..tar.len()).step_by(BUNDLE_STEP) {
             let content = tar.slice(start..tar.len().min(start + BUNDLE_STEP));
@@ -26,31 +31,77 @@ pub(super) fn apply(path: &Path, expected: Option<u64>, server: &Server) -> Resu
             client.stage(stage).await.map_err(|status| refused(output, status))?;
             parts += 1;
         }
-        Ok(client.apply(pb::PolicyApplyRequest { digest, parts, expected }).await)
+        let applied = client.apply(pb::PolicyApplyRequest { digest, parts, expected }).await;
+        // Not before: who takes a name while the bundle is on its way is found too.
+        let newcomers = match &applied {
+            Ok(_) => first_rights(&mut client, old, Ok(new), output).await,
+            Err(_) => Err(String::new()),
+        };
+        Ok((applied, newcomers))
     })?;
-    done(applied, output)
+    done(applied, newcomers, output)
+}
+
+/// What is in force; or why that is not known.
+async fn in_force(client: &mut Client, output: Output) -> Result<Bundle, String> {
+    let files = bundle_files(client, output).await.map_err(|error| error.message)?;
+    usable_live(&files, output).map_err(|error| error.message)
+}
+
+/// Whom the new bundle gives something for the first time. No reason to call what was applied a failure.
+async fn first_rights(
+    client: &mut Client,
+    old: Result<Bundle, String>,
+    new: Result<Bundle, String>,
+    output: Output,
+) -> Result<Newcomers, String> {
+    Newcomers::of(client, &old?, &new?, output).await.map_err(|error| error.message)
 }
 
 pub(super) fn rollback(to: Option<u64>, expected: Option<u64>, server: &Server) -> Result<Verdict, Unusable> {
     let request = pb::PolicyRollbackRequest { to, expected };
-    let rolled = with_server(server, |mut client| async move { Ok(client.rollback(request).await) })?;
-    done(rolled, server.output)
+    let output = server.output;
+    let (rolled, newcomers) = with_server(server, |mut client| async move {
+        let old = in_force(&mut client, output).await;
+        let rolled = client.rollback(request).await;
+        let newcomers = match &rolled {
+            Ok(_) => {
+                let new = in_force(&mut client, output).await;
+                first_rights(&mut client, old, new, output).await
+            }
+            Err(_) => Err(String::new()),
+        };
+        Ok((rolled, newcomers))
+    })?;
+    done(rolled, newcomers, output)
 }
 
 type Answered = Result<tonic::Response<pb::PolicyRevisionResponse>, tonic::Status>;
 
-fn done(answer: Answered, output: Output) -> Result<Verdict, Unusable> {
+fn done(answer: Answered, newcomers: Result<Newcomers, String>, output: Output) -> Result<Verdict, Unusable> {
     match answer {
         Ok(answer) => {
             let revision = answer.into_inner().revision.unwrap_or_default();
+            let first_rights = newcomers.as_ref().map_or(Value::Null, Newcomers::json);
             say(&match output {
                 Output::Text => {
                     format!("policy revision {} is in force: {}\n", revision.revision, about(&revision))
                 }
                 Output::Json => {
-                    format!("{:#}\n", json!({ "ok": true, "revision": revision_json(&revision) }))
+                    let revision = revision_json(&revision);
+                    format!(
+                        "{:#}\n",
+                        json!({ "ok": true, "revision": revision, "first_rights": first_rights })
+                    )
                 }
             });
+            match newcomers {
+                Ok(newcomers) => newcomers.warn(output, InForce::Already),
+                Err(why) if output == Output::Text => {
+                    eprintln!("keygate: which users it gives rights for the first time is not known: {why}");
+                }
+                Err(_) => {}
+            }
             Ok(Verdict::Fine)
         }
         Err(status) => match output {

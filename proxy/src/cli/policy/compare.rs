@@ -1,30 +1,60 @@
 //! `diff`.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use keygate_policies::{
     Delta,
-    bundle::{Action, RangeText},
+    bundle::{Action, Bundle, RangeText},
     diff as diff_bundles,
 };
 use serde_json::{Value, json};
 
-use super::{Output, Unusable, Verdict, check::outcome_name, read, say};
+use super::live::{bundle_files, usable, with_server};
+use super::newcomers::{InForce, Newcomers};
+use super::{Output, Server, Unusable, Verdict, check::outcome_name, read, say, unusable};
 
-pub(super) fn diff(old: &Path, new: &Path, output: Output) -> Result<Verdict, Unusable> {
-    Ok(say_deltas(&diff_bundles(&read(old, output)?, &read(new, output)?), output))
+pub(super) fn diff(bundles: &[PathBuf], server: &Server) -> Result<Verdict, Unusable> {
+    let output = server.output;
+    let (old, new, newcomers) = match bundles {
+        [old, new] => {
+            let (old, new) = (read(old, output)?, read(new, output)?);
+            let newcomers = Newcomers::unasked(&old, &new);
+            (old, new, newcomers)
+        }
+        [new] => {
+            let new = read(new, output)?;
+            with_server(server, |mut client| async move {
+                let old = usable(&bundle_files(&mut client, output).await?, output)?;
+                let newcomers = Newcomers::of(&mut client, &old, &new, output).await?;
+                Ok((old, new, newcomers))
+            })?
+        }
+        _ => return Err(unusable(output, "say one bundle or two")),
+    };
+    let deltas = diff_bundles(&old, &new);
+    let mut json = json!({ "equivalent": deltas.is_empty(), "deltas": deltas_json(&deltas) });
+    json["first_rights"] = newcomers.json();
+    newcomers.warn(output, InForce::NotYet);
+    Ok(say_deltas(&deltas, &json, output))
+}
+
+pub(super) fn drift(bundle: &Bundle, all: &Bundle, output: Output) -> Verdict {
+    let deltas = diff_bundles(bundle, all);
+    let json = json!({ "equivalent": deltas.is_empty(), "deltas": deltas_json(&deltas) });
+    say_deltas(&deltas, &json, output)
 }
 
 /// Nothing, if the two are equivalent.
-pub(super) fn say_deltas(deltas: &[Delta], output: Output) -> Verdict {
+fn say_deltas(deltas: &[Delta], json: &Value, output: Output) -> Verdict {
     match output {
         Output::Text => say(&deltas.iter().map(|delta| format!("{delta}\n")).collect::<String>()),
-        Output::Json => {
-            let all: Vec<Value> = deltas.iter().map(delta_json).collect();
-            say(&format!("{:#}\n", json!({ "equivalent": deltas.is_empty(), "deltas": all })));
-        }
+        Output::Json => say(&format!("{json:#}\n")),
     }
     if deltas.is_empty() { Verdict::Fine } else { Verdict::Found }
+}
+
+fn deltas_json(deltas: &[Delta]) -> Vec<Value> {
+    deltas.iter().map(delta_json).collect()
 }
 
 fn delta_json(delta: &Delta) -> Value {

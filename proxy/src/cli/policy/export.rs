@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use keygate_policies::{bundle::Files, diff};
+use keygate_policies::bundle::Files;
 use serde_json::json;
 
-use super::compare::say_deltas;
+use super::compare;
 use super::live::{add_tables, bundle_files, usable, with_server};
 use super::{Output, Server, Unusable, Verdict, read, say, unusable};
 
@@ -50,5 +50,5 @@ pub(super) fn drift(path: Option<&Path>, server: &Server) -> Result<Verdict, Unu
         Some(path) => read(path, output)?,
         None => usable(&bundle, output)?,
     };
-    Ok(say_deltas(&diff(&bundle, &usable(&all, output)?), output))
+    Ok(compare::drift(&bundle, &usable(&all, output)?, output))
 }

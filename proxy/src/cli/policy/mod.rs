@@ -9,6 +9,7 @@ mod check;
 mod compare;
 mod export;
 mod live;
+mod newcomers;
 mod seal;
 
 use std::{
@@ -44,12 +45,13 @@ pub(super) enum PolicyCommand {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Say who gains and loses what from one bundle to another
+    /// Say who gains and loses what from one bundle to another, and which users gain something for the first time
     Diff {
-        old: PathBuf,
-        new: PathBuf,
-        #[arg(long, value_enum, default_value_t = Output::Text)]
-        output: Output,
+        /// The old and the new one, folders or tars; with one, the old is what is in force on a server
+        #[arg(required = true, num_args = 1..=2, value_names = ["OLD", "NEW"])]
+        bundles: Vec<PathBuf>,
+        #[command(flatten)]
+        server: Server,
     },
     /// Say why a request is allowed or denied, and which row comes nearest to allowing it; without `--user`, REQUEST is
     /// the `x-keygate-decision-id` of a denial
@@ -203,7 +205,7 @@ pub(super) fn run(command: PolicyCommand) -> ExitCode {
     let done = match command {
         PolicyCommand::Lint { bundle, output } => check::lint(&bundle, output),
         PolicyCommand::Test { bundle, output } => check::test(&bundle, output),
-        PolicyCommand::Diff { old, new, output } => compare::diff(&old, &new, output),
+        PolicyCommand::Diff { bundles, server } => compare::diff(&bundles, &server),
         PolicyCommand::Explain { caller } => ask::explain(&caller),
         PolicyCommand::CanI { caller } => ask::can_i(&caller),
         PolicyCommand::WhoCan { bundle, tenant, server, request } => {

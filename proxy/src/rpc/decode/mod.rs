@@ -35,6 +35,8 @@ pub enum Rejection {
     UnknownNumber(&'static str),
     /// No SHA-256.
     Digest,
+    /// More names than one request may have.
+    Names,
     /// No bcrypt hash, or one that is too dear to check.
     Hash,
 }
@@ -46,6 +48,7 @@ impl Rejection {
             Self::Malformed(cause) => status::malformed(cause),
             Self::UnknownNumber(field) => status::unknown_number(field),
             Self::Digest => status::unusable_digest(),
+            Self::Names => status::too_many_names(policies::NAMES),
             Self::Hash => status::unusable_hash(),
         }
     }
@@ -225,6 +228,10 @@ pub(super) fn policy_denial(bytes: Bytes, _: &Limits) -> Decoded {
 
 pub(super) fn policy_tables(bytes: Bytes, _: &Limits) -> Decoded {
     policies::tables(message(bytes)?)
+}
+
+pub(super) fn policy_users(bytes: Bytes, _: &Limits) -> Decoded {
+    policies::users(message(bytes)?)
 }
 
 pub(super) fn authenticate(bytes: Bytes, _: &Limits) -> Decoded {

@@ -30,11 +30,25 @@ pub(super) fn part(request: pb::PolicyPartRequest) -> Decoded {
 
 pub(super) fn tables(request: pb::PolicyTablesRequest) -> Decoded {
     let pb::PolicyTablesRequest { tenant } = request;
-    let tenant = match tenant.as_str() {
-        "" | keygate_core::DEFAULT_TENANT => None,
-        name => Some(TenantName::parse(name).ok_or(Refusal::TenantName { name: name.to_owned() })?),
-    };
-    Ok(Operation::PolicyAsk(PolicyQuestion::Tables { tenant }))
+    Ok(Operation::PolicyAsk(PolicyQuestion::Tables { tenant: tenant_of(&tenant)? }))
+}
+
+/// So many are looked up at once.
+pub(super) const NAMES: usize = 1000;
+
+pub(super) fn users(request: pb::PolicyUsersRequest) -> Decoded {
+    let pb::PolicyUsersRequest { tenant, users: names } = request;
+    if names.len() > NAMES {
+        return Err(Rejection::Names);
+    }
+    Ok(Operation::PolicyAsk(PolicyQuestion::Users { tenant: tenant_of(&tenant)?, names }))
+}
+
+fn tenant_of(name: &str) -> Result<Option<TenantName>, Rejection> {
+    match name {
+        "" | keygate_core::DEFAULT_TENANT => Ok(None),
+        name => Ok(Some(TenantName::parse(name).ok_or(Refusal::TenantName { name: name.to_owned() })?)),
+    }
 }
 
 fn read(digest: &[u8]) -> Result<BundleDigest, Rejection> {

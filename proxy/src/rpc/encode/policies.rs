@@ -49,6 +49,11 @@ pub(in crate::rpc) fn policy_tables(
     Ok(pb::PolicyTablesResponse { policy, roles, tenants })
 }
 
+pub(in crate::rpc) fn policy_users(_: Identity, reply: Reply<Plaintext>) -> Encoded<pb::PolicyUsersResponse> {
+    let PolicyAnswer::Users { names, tenants } = of(reply)? else { return Err(ANOTHER_ANSWER) };
+    Ok(pb::PolicyUsersResponse { users: names, tenants })
+}
+
 pub(in crate::rpc) fn policy_denial(
     _: Identity,
     reply: Reply<Plaintext>,
