@@ -35,7 +35,8 @@ pub enum Outcome {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Decision {
     pub outcome: Outcome,
-    /// The allow row that holds the first key; the deny row that is in the way; `None`: no row allows.
+    /// The allow row that holds the first key; the deny row that is in the way; `None`: no row is about it. It is denied
+    /// then, but for what every user may.
     pub row: Option<RowId>,
 }
 
@@ -101,6 +102,9 @@ impl BundlePolicy {
     ///
     /// A range that can hold no key is decided as the key that it starts with.
     pub fn decide(&self, asker: &Asker<'_>, context: &Context, action: Action, keys: &KeyRange) -> Decision {
+        if action.is_idle_in(asker.tenant) {
+            return Decision { outcome: Outcome::Deny, row: None };
+        }
         let (start, end) = (keys.start(), End::of(keys));
         let applying = self.membership.applying(asker);
         let sides = || self.sides(&applying, action);
@@ -113,6 +117,7 @@ impl BundlePolicy {
         }
         let allowed_by = match covered_by(sides, context, start, &end) {
             Ok(row) => row,
+            Err(()) if action.is_everybodys() => return Decision { outcome: Outcome::Allow, row: None },
             Err(()) => return Decision { outcome: Outcome::Deny, row: None },
         };
         let filter = sides()
@@ -177,7 +182,7 @@ impl BundlePolicy {
     }
 
     /// Is the user, or one of the groups, a subject of rows or roles in the tenant?
-    pub(crate) fn names(&self, asker: &Asker<'_>) -> bool {
+    pub fn names(&self, asker: &Asker<'_>) -> bool {
         self.membership.names(asker)
     }
 

@@ -16,7 +16,7 @@ use crate::bundle::{Action, Bundle, Conditions, RangeText};
 use crate::decision::Outcome;
 use crate::segments::{End, range_of};
 use bytes::Bytes;
-use keygate_core::KeyRange;
+use keygate_core::{DEFAULT_TENANT, KeyRange};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -53,12 +53,19 @@ struct Change {
 pub fn diff(old: &Bundle, new: &Bundle) -> Vec<Delta> {
     let mut found: BTreeMap<(Change, String), Vec<Stretch>> = BTreeMap::new();
     let parties = parties::Parties::new(old, new);
-    for tenant in parties.tenants() {
+    let is_named = parties.tenants().any(|tenant| tenant == Some(DEFAULT_TENANT));
+    // Rows for every tenant give more in the default one than elsewhere.
+    let default = (!is_named).then_some(Some(DEFAULT_TENANT));
+    for tenant in parties.tenants().chain(default) {
         let within = parties.in_tenant(tenant);
         if !within.is_changed() {
             continue;
         }
-        for action in Action::all() {
+        let is_told_elsewhere =
+            |action: Action| !is_named && tenant == Some(DEFAULT_TENANT) && !action.is_idle_in("");
+        let told =
+            |action: &Action| !action.is_idle_in(tenant.unwrap_or_default()) && !is_told_elsewhere(*action);
+        for action in Action::all().filter(told) {
             cells::visit(&within, action, &mut |who, start, end, circumstance, before, after| {
                 let change = Change { tenant: tenant.map(str::to_owned), action, before, after };
                 Stretch::add(found.entry((change, who)).or_default(), start, end, circumstance);

@@ -78,7 +78,7 @@ impl BundlePolicy {
         let mine = self.subjects_of(asker);
         let applies = |row: &Row| {
             let untold = row.effect != Effect::Allow;
-            self.is_within(row, asker)
+            self.is_within(row, asker, action)
                 && mine.contains(&row.subject)
                 && row.action.includes(action)
                 && row.conditions.hold(context, untold)
@@ -86,7 +86,10 @@ impl BundlePolicy {
         let rows = || self.bundle().rows().iter().zip(0..);
         let matched: Vec<RowId> =
             rows().filter(|(row, _)| applies(row) && touches(row)).map(|(_, id)| id).collect();
-        let uncovered = self.uncovered(&matched, start, &end);
+        let uncovered = match decision.outcome {
+            Outcome::Allow => None,
+            Outcome::Filter | Outcome::Deny => self.uncovered(&matched, start, &end),
+        };
         let nearest = (decision.outcome == Outcome::Deny)
             .then(|| {
                 // Rows about keys and administrative actions are never near each other.
@@ -94,8 +97,9 @@ impl BundlePolicy {
                     Action::Verb(_) => row.action.includes(action),
                     Action::Read | Action::Write => !matches!(row.action, RowAction::Verb(_)),
                 };
-                let allows =
-                    |row: &Row| row.effect == Effect::Allow && self.is_within(row, asker) && alike(row);
+                let allows = |row: &Row| {
+                    row.effect == Effect::Allow && self.is_within(row, asker, action) && alike(row)
+                };
                 let candidates = rows().filter(|(row, _)| allows(row));
                 let ranked = candidates.map(|(row, id)| {
                     let mut missing = Vec::new();
@@ -129,11 +133,12 @@ impl BundlePolicy {
         Explanation { decision, matched, uncovered, nearest, hidden }
     }
 
-    fn is_within(&self, row: &Row, asker: &Asker<'_>) -> bool {
-        match &row.tenant {
+    fn is_within(&self, row: &Row, asker: &Asker<'_>, action: Action) -> bool {
+        let is_there = match &row.tenant {
             Tenant::Every => true,
             Tenant::Named(name) => name.as_ref() == asker.tenant,
-        }
+        };
+        is_there && !action.is_idle_in(asker.tenant)
     }
 
     fn uncovered(&self, matched: &[RowId], start: &Bytes, end: &End) -> Option<KeyRange> {

@@ -51,7 +51,8 @@ fn holders_are_told_with_their_circumstances_and_rows() {
         lines("other", "get /a/public"),
         ["user:* [] [5]", "user:bob [] [5]", "group:platform [] [5]"]
     );
-    assert_eq!(lines("other", "defrag"), ["group:platform [time=Sat@02:00-04:00] [9]"]);
+    assert_eq!(lines("default", "defrag"), ["group:platform [time=Sat@02:00-04:00] [9]"]);
+    assert!(lines("other", "defrag").is_empty(), "the platform's, whatever the row says");
     assert!(lines("other", "get /a/b").is_empty());
     assert_eq!(
         lines("pay", "range /v/*"),

@@ -3,7 +3,7 @@
 use super::condition::Conditions;
 use super::escape::escape;
 use super::pattern::RangeText;
-use keygate_core::{AdminVerb, KeyAction, KeyRange};
+use keygate_core::{AdminVerb, DEFAULT_TENANT, KeyAction, KeyRange};
 use std::fmt;
 use std::sync::Arc;
 
@@ -154,6 +154,16 @@ impl Action {
             Self::Write => "write",
             Self::Verb(verb) => verb.name(),
         }
+    }
+
+    /// A right over what all tenants share: no row of a tenant gives it, nor one for every tenant within one.
+    pub fn is_idle_in(self, tenant: &str) -> bool {
+        matches!(self, Self::Verb(verb) if verb.right().is_of_the_platform()) && tenant != DEFAULT_TENANT
+    }
+
+    /// Every user may, as far as no row is in the way.
+    pub fn is_everybodys(self) -> bool {
+        matches!(self, Self::Verb(verb) if verb.right().is_of_every_user())
     }
 
     /// Every action that there is.

@@ -8,7 +8,7 @@ use crate::bundle::{Action, Conditions, Context, Instant, RangeText};
 use crate::circumstances::{few_boxes, joined};
 use crate::segments::{End, range_of};
 use bytes::Bytes;
-use keygate_core::{Access, DEFAULT_TENANT, Gift, KeyAction, KeyRange, Permission, PermissionKind};
+use keygate_core::{Access, Gift, KeyAction, KeyRange, Permission, PermissionKind};
 use std::collections::BTreeSet;
 
 /// Findings that are told.
@@ -31,11 +31,7 @@ impl BundlePolicy {
     ) -> Vec<String> {
         let mut found = Vec::new();
         for action in Action::all() {
-            let is_idle = match action {
-                Action::Verb(verb) => verb.right().is_of_the_platform() && giver.tenant != DEFAULT_TENANT,
-                Action::Read | Action::Write => false,
-            };
-            if !is_idle && found.len() < TOLD {
+            if !action.is_idle_in(giver.tenant) && found.len() < TOLD {
                 let stretches = self.beyond_in(giver, now, own, gift, action);
                 found.extend(stretches.iter().map(|stretch| told(action, stretch)));
             }
@@ -59,8 +55,7 @@ impl BundlePolicy {
         let ours: Vec<&Sides> = self.sides(&ours, action).collect();
         let given: Vec<&KeyRange> =
             gift.permissions.iter().filter(|own| includes(own, action)).map(|own| &own.range).collect();
-        let everybodys =
-            gift.user.is_some() && matches!(action, Action::Verb(verb) if verb.right().is_of_every_user());
+        let everybodys = gift.user.is_some() && action.is_everybodys();
         if given.is_empty() && !everybodys && theirs.iter().all(|sides| sides.allow.is_empty()) {
             return Vec::new();
         }

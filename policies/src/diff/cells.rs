@@ -118,8 +118,7 @@ impl People<'_> {
             .chain(newcomers)
             .copied()
             .collect();
-        // Every user may, as far as no row is in the way.
-        let is_everybodys = matches!(self.action, Action::Verb(verb) if verb.right().is_of_every_user());
+        let is_everybodys = self.action.is_everybodys();
         let is_own =
             giver.is_some_and(|giver| is_everybodys || (giver.own)(&access(self.action, start, end)));
         let conditions = active.iter().map(|number| self.saying(*number).conditions);
@@ -133,13 +132,7 @@ impl People<'_> {
             if until <= now && until != Instant::LATEST {
                 continue;
             }
-            let pair = |party: &Party| {
-                let mut pair = self.pair(party, active, &circumstance.example);
-                if is_everybodys {
-                    (pair.before.allow, pair.after.allow) = (true, true);
-                }
-                pair
-            };
+            let pair = |party: &Party| self.pair(party, active, &circumstance.example);
             let base = pair(&self.within.everybody);
             if let Some(giver) = giver {
                 let own = self.within.members.iter().filter(|party| giver.names.contains(&party.name));
@@ -236,6 +229,7 @@ impl<'a> People<'a> {
 
     fn pair(&self, party: &Party, active: &[u32], context: &Context) -> Pair {
         let mut pair = Pair::default();
+        (pair.before.allow, pair.after.allow) = (self.action.is_everybodys(), self.action.is_everybodys());
         for number in active {
             let (before, after) =
                 (party.before.binary_search(number).is_ok(), party.after.binary_search(number).is_ok());

@@ -36,11 +36,7 @@ pub fn gains(
         }
         let holds = (tenant == Some(giver.tenant)).then_some(&giver_is);
         for action in Action::all() {
-            let is_idle = match action {
-                Action::Verb(verb) => verb.right().is_of_the_platform() && tenant != Some(DEFAULT_TENANT),
-                Action::Read | Action::Write => false,
-            };
-            if is_idle {
+            if action.is_idle_in(tenant.unwrap_or_default()) {
                 continue;
             }
             cells::visit_gains(

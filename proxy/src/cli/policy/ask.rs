@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use keygate_policies::{
-    Asker, BundlePolicy, Explanation, Outcome, RowId,
+    Asker, BundlePolicy, Decision, Explanation, Outcome, RowId,
     bundle::{Conditions, Connection, Context, Effect, Instant, OnPartial, RangeText, Request},
     who_can as holders_of,
 };
@@ -11,8 +11,8 @@ use keygate_proto::admin as pb;
 use serde_json::{Value, json};
 
 use super::{
-    Caller, Output, Server, Unusable, Verdict, check::outcome_name, live, now, read, request, row_json, say,
-    unusable,
+    Caller, Output, Server, Unusable, Verdict, check::outcome_name, live, live::OfCaller, now, read, request,
+    row_json, say, unusable,
 };
 
 /// What was asked, and what came of it.
@@ -20,14 +20,70 @@ struct Answer {
     policy: Arc<BundlePolicy>,
     request: Request,
     explanation: Explanation,
+    why: Option<NoRow>,
+}
+
+/// What decides where no row does.
+#[derive(Clone, Copy)]
+enum NoRow {
+    /// Neither the Auth API nor the bundle knows the caller.
+    Unknown,
+    /// The right is over what all tenants share, and the caller is in one of them.
+    OfThePlatform,
+    Everybodys,
+    NotAllowed,
+}
+
+impl NoRow {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "no user of this name is there, and no row names it or a group of it",
+            Self::OfThePlatform => "no row of a tenant gives what is the platform's",
+            Self::Everybodys => "no row: every user may, unless a row denies it",
+            Self::NotAllowed => "no row: what no row allows is denied",
+        }
+    }
+}
+
+/// What is asked, about whom.
+struct Question<'a> {
+    policy: &'a Arc<BundlePolicy>,
+    asker: Asker<'a>,
+    context: Context,
+    /// A server has a user of this name; true where none was asked.
+    is_user: bool,
+}
+
+impl Question<'_> {
+    fn answer(&self, request: Request) -> Answer {
+        let Self { policy, asker, context, is_user } = self;
+        let action = request.action;
+        let mut explanation = policy.explain(asker, context, action, &request.keys);
+        let why = if !is_user && !policy.names(asker) {
+            // Rows for everybody are for everybody who is known.
+            explanation.decision = Decision { outcome: Outcome::Deny, row: None };
+            (explanation.matched, explanation.uncovered) = (Vec::new(), None);
+            (explanation.hidden, explanation.nearest) = (Vec::new(), None);
+            Some(NoRow::Unknown)
+        } else if explanation.decision.row.is_some() {
+            None
+        } else if action.is_idle_in(asker.tenant) {
+            Some(NoRow::OfThePlatform)
+        } else if explanation.decision.outcome == Outcome::Allow {
+            Some(NoRow::Everybodys)
+        } else {
+            Some(NoRow::NotAllowed)
+        };
+        Answer { policy: (*policy).clone(), request, explanation, why }
+    }
 }
 
 fn answer(caller: &Caller) -> Result<Answer, Unusable> {
     let output = caller.output;
     let user = caller.user.as_deref().ok_or_else(|| unusable(output, "say who asks: `--user NAME`"))?;
     let request = request(&caller.request, output)?;
-    let bundle = match &caller.bundle {
-        Some(path) => read(path, output)?,
+    let OfCaller { bundle, is_user } = match &caller.bundle {
+        Some(path) => OfCaller { bundle: read(path, output)?, is_user: true },
         None => {
             let server = Server { remote: caller.reach.with_user_of_environment(), output };
             live::of_caller(&server, &caller.tenant, user)?
@@ -41,8 +97,7 @@ fn answer(caller: &Caller) -> Result<Answer, Unusable> {
         now: Some(caller.at.unwrap_or_else(now)),
         connection: caller.connection,
     };
-    let explanation = policy.explain(&asker, &context, request.action, &request.keys);
-    Ok(Answer { policy, request, explanation })
+    Ok(Question { policy: &policy, asker, context, is_user }.answer(request))
 }
 
 fn verdict(outcome: Outcome) -> Verdict {
@@ -99,7 +154,7 @@ fn denial(caller: &Caller, decision: u64) -> Result<Verdict, Unusable> {
         let asked = client.denial(pb::PolicyDenialRequest { decision }).await;
         Ok(asked.map_err(|status| live::refused(output, status))?.into_inner())
     })?;
-    let bundle = live::of_caller(&server, &told.tenant, &told.user)?;
+    let OfCaller { bundle, is_user } = live::of_caller(&server, &told.tenant, &told.user)?;
     let policy = Arc::new(BundlePolicy::compile(Arc::new(bundle)));
     let groups: Vec<&str> = told.groups.iter().map(String::as_str).collect();
     let asker = Asker { tenant: &told.tenant, user: &told.user, groups: &groups };
@@ -108,11 +163,10 @@ fn denial(caller: &Caller, decision: u64) -> Result<Verdict, Unusable> {
         now: Some(Instant(told.at)),
         connection: Connection::from_name(&told.connection),
     };
+    let question = Question { policy: &policy, asker, context, is_user };
     let mut answers = Vec::new();
     for text in &told.requests {
-        let request: Request = text.parse().map_err(|error| unusable(output, error))?;
-        let explanation = policy.explain(&asker, &context, request.action, &request.keys);
-        answers.push(Answer { policy: policy.clone(), request, explanation });
+        answers.push(question.answer(text.parse().map_err(|error| unusable(output, error))?));
     }
     match output {
         Output::Text => {
@@ -152,7 +206,7 @@ fn denial(caller: &Caller, decision: u64) -> Result<Verdict, Unusable> {
     Ok(Verdict::Found)
 }
 
-fn explanation_text(Answer { policy, request, explanation }: &Answer) -> String {
+fn explanation_text(Answer { policy, request, explanation, why }: &Answer) -> String {
     let line =
         |id: RowId| policy.row(id).map(|row| format!("policy.csv:{}: {row}", row.line)).unwrap_or_default();
     let decision = explanation.decision;
@@ -164,7 +218,9 @@ fn explanation_text(Answer { policy, request, explanation }: &Answer) -> String 
     match decision.row {
         Some(row) if filters(row) => {}
         Some(row) => text.push_str(&format!("decided by  {}\n", line(row))),
-        None => text.push_str("decided by  no row: what no row allows is denied\n"),
+        None => {
+            text.push_str(&format!("decided by  {}\n", why.map_or("no row", NoRow::name)));
+        }
     }
     for row in explanation.matched.iter().filter(|row| filters(**row)) {
         text.push_str(&format!("filtered by row {}\n", line(*row)));
@@ -187,7 +243,7 @@ fn explanation_text(Answer { policy, request, explanation }: &Answer) -> String 
     text
 }
 
-fn explanation_json(Answer { policy, request, explanation }: &Answer) -> Value {
+fn explanation_json(Answer { policy, request, explanation, why }: &Answer) -> Value {
     let row = |id: RowId| policy.row(id).map(row_json);
     let nearest = explanation.nearest.as_ref().map(|nearest| {
         let missing: Vec<&str> = nearest.missing.iter().map(|missing| missing.name()).collect();
@@ -197,6 +253,7 @@ fn explanation_json(Answer { policy, request, explanation }: &Answer) -> Value {
         "request": request.to_string(),
         "outcome": outcome_name(explanation.decision.outcome),
         "by": explanation.decision.row.and_then(row),
+        "no_row": why.map(NoRow::name),
         "matched": explanation.matched.iter().filter_map(|id| row(*id)).collect::<Vec<_>>(),
         "uncovered": explanation.uncovered.as_ref().map(|keys| RangeText(keys).to_string()),
         "hidden": hidden_json(explanation),
@@ -242,6 +299,10 @@ pub(super) fn who_can(
                 if !holder.partly.is_empty() {
                     let joint = if holder.when.is_empty() { "" } else { "," };
                     text.push_str(&format!("{joint} partial{}", when_text(&holder.partly)));
+                }
+                if holder.rows.is_empty() {
+                    text.push_str("  (every user, unless a row denies it)\n");
+                    continue;
                 }
                 let lines: Vec<String> = holder
                     .rows

@@ -140,8 +140,29 @@ pub(super) fn of_tenant(server: &Server, tenant: &str) -> Result<Bundle, Unusabl
     usable(&files, output)
 }
 
+/// What is in force for a caller.
+pub(super) struct OfCaller {
+    pub(super) bundle: Bundle,
+    /// Has the Auth API a user of that name?
+    pub(super) is_user: bool,
+}
+
 /// The same as far as it binds this caller: the platform's own root is bound by the Auth API's rows alone.
-pub(super) fn of_caller(server: &Server, tenant: &str, user: &str) -> Result<Bundle, Unusable> {
+pub(super) fn of_caller(server: &Server, tenant: &str, user: &str) -> Result<OfCaller, Unusable> {
+    let output = server.output;
+    let bundle = binding(server, tenant, user)?;
+    let is_user = with_server(server, |mut client| async move {
+        let request = pb::PolicyUsersRequest { tenant: tenant.to_owned(), users: vec![user.to_owned()] };
+        match client.users(request).await {
+            Ok(told) => Ok(!told.into_inner().users.is_empty()),
+            Err(status) if status.code() == tonic::Code::NotFound => Ok(false),
+            Err(status) => Err(refused(output, status)),
+        }
+    })?;
+    Ok(OfCaller { bundle, is_user })
+}
+
+fn binding(server: &Server, tenant: &str, user: &str) -> Result<Bundle, Unusable> {
     let output = server.output;
     let both = of_tenant(server, tenant)?;
     let is_root = both.links().iter().any(|link| {
