@@ -101,7 +101,9 @@ impl Disturbance {
 fn give_way() {
     #[cfg(target_os = "linux")]
     {
-        use thread_priority::unix::{NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy};
+        use thread_priority::unix::{
+            NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
+        };
         let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
         let this = thread_priority::unix::thread_native_id();
         if let Err(error) = set_thread_priority_and_policy(this, thread_priority::ThreadPriority::Min, idle) {

@@ -13,7 +13,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::server::Acceptor;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
@@ -25,11 +24,14 @@ use super::lapse::Presented;
 use super::listener::Endpoint;
 use super::log_budget::Line;
 use super::probation::Probation;
+use super::slow_lane::{self, Entrance};
+use super::socket::Socket;
 use super::strangers::{Place, PlaceProof};
-use super::stream::{ClientStream, Spoken, Transport, Turns, adopt};
-use super::worker::{Accepted, Drain, Shared};
+use super::stream::{ClientStream, Spoken, Transport, Turns};
+use super::worker::{self, Accepted, Drain, Shared};
+use super::worth::Standing;
 use crate::http::Pages;
-use crate::identify::{ConnectionIdentity, Proof, Shown};
+use crate::identify::{ConnectionIdentity, Proof, Shown, Source};
 use crate::metrics::{ConnectionMetrics, Traffic};
 use crate::tls::{Certified, Loaded, PLATFORM_ONLY, ReloadingTls};
 
@@ -43,6 +45,9 @@ const SEND_BUFFER: usize = 1 << 20;
 /// Frames of requests that were refused before they were whole and came when that was forgotten, in a connection's life. A
 /// client may have thousands under way; floods of them are bounded otherwise ([`super::flood`]).
 const LATE_FRAMES: usize = 10_000;
+/// Before a connection from where others ended in debt begins its handshake: whoever is cut and comes back at once has no
+/// more than ten turns a second of each connection.
+const BAD_NAMES_WAIT: Duration = Duration::from_millis(100);
 /// For streams to tell their clients that the certificate lapsed.
 const LAPSE_GRACE: Duration = Duration::from_millis(500);
 
@@ -67,6 +72,8 @@ pub struct HttpLimits {
 pub(super) struct Thread {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) traffic: Arc<Traffic>,
+    /// Belongs to all.
+    pub(super) slow_lane: Entrance,
 }
 
 /// Never fails: what goes wrong is logged here or is the client's business.
@@ -76,14 +83,37 @@ pub(super) async fn serve(
     accepted: Accepted,
     drain: watch::Receiver<Drain>,
 ) {
+    let (source, standing) = (Source::of(accepted.peer.ip()), Standing::default());
+    standing.set(shared.bad_names.has(source, std::time::Instant::now()));
+    let slow_lane = thread.slow_lane.clone();
+    let serving = Box::pin(serve_anywhere(shared.clone(), thread, accepted, drain, standing.clone()));
+    if slow_lane::serve(serving, &standing, &slow_lane, &shared.metrics).await.is_none() {
+        worker::report_panic();
+    }
+    if standing.is_in_debt() {
+        shared.bad_names.remember(source, std::time::Instant::now());
+    }
+}
+
+/// On a serving thread or on the slow lane.
+async fn serve_anywhere(
+    shared: Arc<Shared>,
+    thread: Thread,
+    accepted: Accepted,
+    drain: watch::Receiver<Drain>,
+    standing: Standing,
+) {
     let Accepted { stream, peer, place, endpoint, counted: _counted } = accepted;
-    let Thread { handler, traffic } = thread;
+    let Thread { handler, traffic, .. } = thread;
     let probation = Arc::new(Probation::default());
     let place = Arc::new(place);
     let evicted = place.clone();
     let deadline = Instant::now() + shared.limits.handshake_timeout;
+    if standing.is_slow() {
+        tokio::time::sleep(BAD_NAMES_WAIT).await;
+    }
     let begun = tokio::select! {
-        begun = begin(stream, traffic, &probation, &endpoint, &*handler, deadline) => begun,
+        begun = begin(stream, traffic, &probation, &standing, &endpoint, &*handler, deadline) => begun,
         () = evicted.evicted() => return,
     };
     let begun = match begun {
@@ -107,8 +137,8 @@ pub(super) async fn serve(
     let identity = Arc::new(identity);
     let lapse = lapse(client.presented, endpoint.tls.clone(), identity.clone());
     let stay = Stay { place: &evicted, probation: &probation, limits: &shared.limits, drain, lapse };
-    let service = ConnectionService { handler, endpoint, identity, probation: probation.clone() };
     let (flooded, turns) = (stream.flooded(), stream.turns());
+    let service = ConnectionService { handler, endpoint, identity, probation: probation.clone(), standing };
     let io = TokioIo::new(stream);
     let outcome = match spoken {
         Spoken::Http2 => {
@@ -174,18 +204,19 @@ async fn begin(
     stream: std::net::TcpStream,
     traffic: Arc<Traffic>,
     probation: &Arc<Probation>,
+    standing: &Standing,
     endpoint: &Endpoint,
     handler: &dyn Handler,
     deadline: Instant,
 ) -> Result<Option<Begun>, Rejection> {
-    let stream = adopt(stream)?;
+    let socket = Socket::adopt(stream, standing.clone())?;
     let mut client = Client { presented: None, shown: Shown::Nothing, server_name: None };
     let transport = match endpoint.tls.as_deref() {
-        None => Transport::Plain(stream),
+        None => Transport::Plain(socket),
         Some(tls) => {
             // Before the configuration is taken, so that no change after it is missed.
             let changes = tls.changes();
-            let handshake = timeout_at(deadline, handshake(stream, tls, endpoint.pages, handler)).await;
+            let handshake = timeout_at(deadline, handshake(socket, tls, endpoint.pages, handler)).await;
             let Some(Secured { stream, loaded, tenant }) =
                 handshake.map_err(|_| Rejection::HandshakeTimeout)??
             else {
@@ -201,14 +232,14 @@ async fn begin(
             Transport::Tls(Box::new(stream))
         }
     };
-    let mut stream = ClientStream::new(transport, traffic, probation.clone());
+    let mut stream = ClientStream::new(transport, traffic, probation.clone(), standing.clone());
     let spoken = timeout_at(deadline, stream.spoken()).await.map_err(|_| Rejection::Silence)??;
     Ok(spoken.map(|spoken| Begun { stream, spoken, client }))
 }
 
 /// A handshake that succeeded.
 struct Secured {
-    stream: tokio_rustls::server::TlsStream<TcpStream>,
+    stream: tokio_rustls::server::TlsStream<Socket>,
     /// What it was checked against.
     loaded: Arc<Loaded>,
     /// Whose host the client asked for.
@@ -224,12 +255,12 @@ fn shown(certified: &Certified) -> Shown {
 }
 
 async fn handshake(
-    stream: TcpStream,
+    socket: Socket,
     tls: &ReloadingTls,
     pages: Pages,
     handler: &dyn Handler,
 ) -> Result<Option<Secured>, Rejection> {
-    let start = match LazyConfigAcceptor::new(Acceptor::default(), stream).await {
+    let start = match LazyConfigAcceptor::new(Acceptor::default(), socket).await {
         Ok(start) => start,
         Err(error) if is_absence(&error) => return Ok(None),
         Err(error) => return Err(Rejection::Tls { server_name: String::new(), error }),
@@ -309,6 +340,7 @@ struct ConnectionService {
     endpoint: Arc<Endpoint>,
     identity: Arc<ConnectionIdentity>,
     probation: Arc<Probation>,
+    standing: Standing,
 }
 
 /// What ends when the other side has shown who it is.
@@ -339,22 +371,36 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
     fn call(&self, request: Request<Incoming>) -> Infallibly {
         let open = (!self.probation.is_over()).then(|| self.probation.request());
         let served = self.handler.serve(&self.endpoint, &self.identity, request);
-        match open {
-            None => Infallibly(served),
-            Some(open) => Infallibly(Box::pin(async move { served.await.map(|answer| open.around(answer)) })),
-        }
+        let served = match open {
+            None => served,
+            Some(open) => Box::pin(async move { served.await.map(|answer| open.around(answer)) }),
+        };
+        Infallibly { served, standing: self.standing.clone() }
     }
 }
 
 /// What hyper wants to see as a result.
-struct Infallibly(Served);
+struct Infallibly {
+    served: Served,
+    standing: Standing,
+}
 
 impl Future for Infallibly {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map(Ok)
+        self.served.as_mut().poll(cx).map(|response| {
+            if !is_refusal(&response) {
+                self.standing.served();
+            }
+            Ok(response)
+        })
     }
+}
+
+/// Of gRPC, only refusals tell their status before the end.
+fn is_refusal(response: &Response<Body>) -> bool {
+    !response.status().is_success() || response.headers().contains_key(tonic::Status::GRPC_STATUS)
 }
 
 fn http2_builder(limits: &HttpLimits) -> http2::Builder<TokioExecutor> {

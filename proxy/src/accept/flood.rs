@@ -7,6 +7,8 @@
 
 use std::time::Instant;
 
+use super::worth::{Standing, Worth};
+
 /// A hundred times what a client of a thousand watches sends when it cancels them all.
 const BURST: i64 = 20_000;
 /// One in a hundred of a processor's time, about.
@@ -23,9 +25,9 @@ const PREFACE: u32 = 24;
 #[error("the client floods its connection with frames that carry nothing")]
 pub(super) struct Flood;
 
-/// Of one connection.
-#[derive(Debug)]
+/// Of one connection. Finds the frames in its bytes, for [`Worth`] too.
 pub(super) struct FrameBudget {
+    worth: Worth,
     /// In bytes.
     left: i64,
     /// When time was last counted.
@@ -37,13 +39,15 @@ pub(super) struct FrameBudget {
 }
 
 impl FrameBudget {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { left: BURST * FRAME, since: now, payload: PREFACE, header: [0; HEADER], has: 0 }
+    pub(super) fn new(standing: Standing, now: Instant) -> Self {
+        let worth = Worth::new(standing, now);
+        Self { worth, left: BURST * FRAME, since: now, payload: PREFACE, header: [0; HEADER], has: 0 }
     }
 
     /// The clock is asked only when there would be too many without it.
     pub(super) fn received(&mut self, bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Flood> {
         self.count(bytes);
+        self.worth.decide(&now);
         if self.left >= 0 {
             return Ok(());
         }
@@ -56,6 +60,7 @@ impl FrameBudget {
     }
 
     pub(super) fn sent(&mut self, bytes: usize) {
+        self.worth.sent(bytes);
         self.earn(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
@@ -77,8 +82,9 @@ impl FrameBudget {
             self.has += part;
             bytes = &bytes[part..];
             if self.has == HEADER {
-                let [high, middle, low, ..] = self.header;
+                let [high, middle, low, kind, ..] = self.header;
                 self.payload = u32::from_be_bytes([0, high, middle, low]);
+                self.worth.frame(kind, self.payload);
                 self.has = 0;
                 self.left -= FRAME;
             }
@@ -99,7 +105,7 @@ mod tests {
     }
 
     fn begun(now: Instant) -> FrameBudget {
-        let mut budget = FrameBudget::new(now);
+        let mut budget = FrameBudget::new(Standing::default(), now);
         budget.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", || now).unwrap();
         budget
     }

@@ -12,11 +12,12 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::flood::FrameBudget;
 use super::probation::{AT_ONCE, Allowance, Probation};
+use super::socket::Socket;
+use super::worth::Standing;
 use crate::metrics::Traffic;
 
 /// How an HTTP/2 client begins; `PRI` is a method of no other protocol.
@@ -32,6 +33,9 @@ const READ_WHILE_BLOCKED: usize = 256 << 10;
 const IN_A_ROW: usize = 64 << 10;
 /// The same in time: small frames are more work than their bytes. What an honest client sends in one go takes less.
 const TURN: Duration = Duration::from_micros(200);
+/// On the slow lane, whose work comes in small pieces: a hundred of the smallest frames.
+const SLOW_TURN: Duration = Duration::from_micros(50);
+const SLOWLY_AT_ONCE: usize = 1 << 10;
 
 /// How often the task that reads and writes has run.
 #[derive(Default)]
@@ -50,8 +54,8 @@ pub(super) enum Spoken {
 }
 
 pub(super) enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 pub(super) struct ClientStream {
@@ -61,6 +65,7 @@ pub(super) struct ClientStream {
     probation: Option<Arc<Probation>>,
     /// Of HTTP/2 only.
     frames: Option<FrameBudget>,
+    standing: Standing,
     /// None: all that was written has found room on its way to the client.
     blocked: Option<Blocked>,
     turns: Arc<Turns>,
@@ -90,7 +95,12 @@ struct Blocked {
 }
 
 impl ClientStream {
-    pub(super) fn new(transport: Transport, traffic: Arc<Traffic>, probation: Arc<Probation>) -> Self {
+    pub(super) fn new(
+        transport: Transport,
+        traffic: Arc<Traffic>,
+        probation: Arc<Probation>,
+        standing: Standing,
+    ) -> Self {
         let probation = Some(probation);
         let ahead = [0; PREFACE.len()];
         Self {
@@ -98,6 +108,7 @@ impl ClientStream {
             traffic,
             probation,
             frames: None,
+            standing,
             blocked: None,
             turns: Arc::default(),
             turn: 0,
@@ -129,7 +140,7 @@ impl ClientStream {
                 return Ok(Some(Spoken::Http1));
             }
             if seen.len() == PREFACE.len() {
-                self.frames = Some(FrameBudget::new(Instant::now()));
+                self.frames = Some(FrameBudget::new(self.standing.clone(), Instant::now()));
                 return Ok(Some(Spoken::Http2));
             }
             let room = &mut self.ahead[self.to..];
@@ -158,6 +169,8 @@ impl AsyncRead for ClientStream {
         let before = buf.filled().len();
         let read = if this.probation.is_some() {
             this.poll_read_on_probation(cx, buf)
+        } else if this.standing.runs_slow() {
+            this.transport.poll_read_part::<SLOWLY_AT_ONCE>(cx, buf, SLOWLY_AT_ONCE)
         } else {
             this.transport.poll_read(cx, buf)
         };
@@ -188,7 +201,8 @@ impl ClientStream {
             (self.turn, self.turn_began, self.in_a_row) = (turn, None, 0);
         }
         let began = *self.turn_began.get_or_insert_with(Instant::now);
-        if self.in_a_row >= IN_A_ROW || (self.in_a_row > 0 && began.elapsed() >= TURN) {
+        let long = if self.standing.runs_slow() { SLOW_TURN } else { TURN };
+        if self.in_a_row >= IN_A_ROW || (self.in_a_row > 0 && began.elapsed() >= long) {
             return yield_turn(cx);
         }
         Poll::Ready(())
@@ -231,13 +245,11 @@ impl ClientStream {
         if std::mem::take(&mut self.unseen) {
             return yield_turn(cx).map(Ok);
         }
-        let mut part = [0; AT_ONCE];
-        let mut part = ReadBuf::new(&mut part[..most]);
-        ready!(self.transport.poll_read(cx, &mut part))?;
-        let read = part.filled();
-        buf.put_slice(read);
-        probation.has_sent(read.len());
-        self.unseen = !read.is_empty();
+        let before = buf.filled().len();
+        ready!(self.transport.poll_read_part::<AT_ONCE>(cx, buf, most))?;
+        let read = buf.filled().len() - before;
+        probation.has_sent(read);
+        self.unseen = read > 0;
         Poll::Ready(Ok(()))
     }
 }
@@ -254,6 +266,20 @@ impl Transport {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
+    }
+
+    /// Not more than `most` bytes, nor than `N`.
+    fn poll_read_part<const N: usize>(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        most: usize,
+    ) -> Poll<io::Result<()>> {
+        let mut part = [0; N];
+        let mut part = ReadBuf::new(&mut part[..most.min(N).min(buf.remaining())]);
+        ready!(self.poll_read(cx, &mut part))?;
+        buf.put_slice(part.filled());
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -294,11 +320,4 @@ impl AsyncWrite for ClientStream {
     fn is_write_vectored(&self) -> bool {
         false
     }
-}
-
-/// Accepted streams cross from the accepting thread's reactor to the serving thread's.
-pub(super) fn adopt(stream: std::net::TcpStream) -> io::Result<TcpStream> {
-    let stream = TcpStream::from_std(stream)?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }

@@ -11,10 +11,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::bad_names::BadNames;
 use super::connection::{self, HttpLimits, Thread};
 use super::handler::Handler;
 use super::listener::Endpoint;
 use super::log_budget::LogBudget;
+use super::slow_lane::{Entrance, SlowLane};
 use super::strangers::Place;
 use crate::limit::SourceSeat;
 use crate::metrics::Metrics;
@@ -28,13 +30,20 @@ pub struct Shared {
     pub limits: HttpLimits,
     pub metrics: Arc<Metrics>,
     pub(super) refusals: LogBudget,
+    pub(super) bad_names: BadNames,
     pub(super) room: Arc<MessageRoom>,
 }
 
 impl Shared {
     pub fn new(limits: HttpLimits, metrics: Arc<Metrics>) -> Arc<Self> {
         let room = MessageRoom::new(limits.unfinished_bytes);
-        Arc::new(Self { limits, metrics, refusals: LogBudget::default(), room })
+        Arc::new(Self {
+            limits,
+            metrics,
+            refusals: LogBudget::default(),
+            bad_names: BadNames::default(),
+            room,
+        })
     }
 }
 
@@ -83,6 +92,7 @@ pub type MakeHandler = dyn Fn() -> Arc<dyn Handler> + Send + Sync;
 pub struct Workers {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
+    slow_lane: SlowLane,
 }
 
 struct Worker {
@@ -98,6 +108,7 @@ impl Workers {
         make: &Arc<MakeHandler>,
         drain: &watch::Receiver<Drain>,
     ) -> io::Result<Self> {
+        let slow_lane = SlowLane::start()?;
         let mut workers = Vec::with_capacity(threads.get());
         for index in 0..threads.get() {
             let (inbox, arrivals) = mpsc::unbounded_channel();
@@ -107,14 +118,15 @@ impl Workers {
                 .thread_name(format!("serve-{index}-io"))
                 .build()?;
             let (shared, make, drain) = (shared.clone(), make.clone(), drain.clone());
+            let lane = slow_lane.entrance().clone();
             let thread = thread::Builder::new().name(format!("serve-{index}")).spawn(move || {
-                runtime.block_on(serve(&shared, make.as_ref(), arrivals, drain));
+                runtime.block_on(serve(&shared, make.as_ref(), lane, arrivals, drain));
                 // A read from disk that nobody waits for any more is not waited for.
                 runtime.shutdown_background();
             })?;
             workers.push(Worker { inbox, load: Arc::default(), thread });
         }
-        Ok(Self { shared: shared.clone(), workers })
+        Ok(Self { shared: shared.clone(), workers, slow_lane })
     }
 
     /// Gives a connection to the thread that has fewest.
@@ -145,17 +157,19 @@ impl Workers {
             // The panic hook has reported it.
             drop(worker.thread.join());
         }
+        self.slow_lane.join();
     }
 }
 
 async fn serve(
     shared: &Arc<Shared>,
     make: &MakeHandler,
+    slow_lane: Entrance,
     mut arrivals: mpsc::UnboundedReceiver<Accepted>,
     drain: watch::Receiver<Drain>,
 ) {
     let mut told = drain.clone();
-    let thread = Thread { handler: make(), traffic: shared.metrics.add_traffic() };
+    let thread = Thread { handler: make(), traffic: shared.metrics.add_traffic(), slow_lane };
     let mut connections = JoinSet::new();
     let deadline = loop {
         tokio::select! {
@@ -195,6 +209,10 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        tracing::error!("a connection ended in a panic; the others go on");
+        report_panic();
     }
+}
+
+pub(super) fn report_panic() {
+    tracing::error!("a connection ended in a panic; the others go on");
 }

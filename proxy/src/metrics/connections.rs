@@ -13,6 +13,8 @@ pub struct ConnectionMetrics {
     pub(crate) failed_handshakes: AtomicU64,
     /// Closed to make room for others before they proved who they are.
     pub(crate) evicted: AtomicU64,
+    /// Put on the slow lane, each time.
+    pub(crate) slowed: AtomicU64,
     /// The listener could not take a connection: mostly, no file descriptors were left.
     pub(crate) accept_errors: AtomicU64,
 }
@@ -38,6 +40,11 @@ impl ConnectionMetrics {
                 "keygate_connections_evicted_total",
                 "Connections closed to make room, without having proved who they are.",
                 &self.evicted,
+            ),
+            (
+                "keygate_connections_slowed_total",
+                "Times that a connection was put on the slow lane: it made more work than it was worth.",
+                &self.slowed,
             ),
             ("keygate_accept_errors_total", "Failures to accept a connection.", &self.accept_errors),
         ] {
