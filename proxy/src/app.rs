@@ -163,9 +163,13 @@ struct Bound {
 }
 
 fn bind_all(config: &Config) -> anyhow::Result<Vec<Bound>> {
-    let client_pages = if config.listen_client_http.is_empty() { Pages::All } else { Pages::None };
+    let pages = match config.mode {
+        Mode::Keygate => Pages::Guarded,
+        Mode::Etcd => Pages::All,
+    };
+    let client_pages = if config.listen_client_http.is_empty() { pages } else { Pages::None };
     let client = config.listen_client.iter().map(|url| (url, true, client_pages));
-    let http = config.listen_client_http.iter().map(|url| (url, false, Pages::All));
+    let http = config.listen_client_http.iter().map(|url| (url, false, pages));
     let monitoring = config.listen_metrics.iter().map(|url| (url, false, Pages::Monitoring));
     let mut bound = Vec::new();
     for (url, grpc, pages) in client.chain(http).chain(monitoring) {

@@ -210,16 +210,29 @@ rules:
     let (operator, other) = (named(&corp, "root"), named(&corp, "other"));
     let (tenants, stranger) = (named(&pay, "root"), named(&Authority::new("pay"), "root"));
     for (who, certificate, at_pages, at_monitoring) in [
-        ("nobody", None, Some("200"), Some("200")),
+        ("nobody", None, Some("403"), Some("200")),
         ("an operator", Some(&operator), Some("200"), Some("200")),
         ("whom rules reject", Some(&other), Some("403"), Some("403")),
-        ("a tenant's", Some(&tenants), Some("200"), None),
+        // Nobody sees what other tenants do.
+        ("a tenant's", Some(&tenants), Some("403"), None),
         ("a stranger", Some(&stranger), None, None),
     ] {
         for (address, expected) in [(pages, at_pages), (monitoring, at_monitoring)] {
             let answer = server.answer_of(address, "/metrics", certificate).await;
             let status = answer.as_ref().ok().and_then(|answer| answer.split(' ').nth(1));
             assert_eq!(status, expected, "{who} at {address}: {answer:?}");
+            let figures = answer.as_ref().is_ok_and(|answer| answer.contains("etcd_"));
+            assert_eq!(figures, expected == Some("200"), "{who} at {address}: {answer:?}");
+        }
+        // What says no more than that the server is well is for everybody but whom rules reject.
+        for path in ["/health", "/version", "/livez", "/readyz"] {
+            let answer = server.answer_of(pages, path, certificate).await;
+            let status = answer.as_ref().ok().and_then(|answer| answer.split(' ').nth(1));
+            let expected = match (who, at_pages) {
+                ("whom rules reject", _) => Some("403"),
+                (_, at_pages) => at_pages.map(|_| "200"),
+            };
+            assert_eq!(status, expected, "{who}, {path}: {answer:?}");
         }
     }
 }

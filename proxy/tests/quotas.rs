@@ -312,4 +312,9 @@ async fn operators_see_how_far_quotas_are_used_and_tenants_see_nothing_of_each_o
     let public = server.page("/metrics").await;
     assert!(public.contains("keygate_quotas_reached{percent=\"80\"} 1"), "{public}");
     assert!(!public.contains("keygate_tenant_") && !public.contains("pay"), "{public}");
+    // What all tenants do together is not for each of them.
+    let refused = server.page_for_anybody("/metrics").await;
+    assert!(refused.starts_with("HTTP/1.1 403 ") && refused.contains("--listen-metrics-urls"), "{refused}");
+    assert!(!refused.contains("keygate_"), "{refused}");
+    assert!(server.page_for_anybody("/health").await.starts_with("HTTP/1.1 200 "));
 }

@@ -269,7 +269,9 @@ async fn handshake(
     let tenant = match pages {
         // Whatever host is asked for: these pages name tenants.
         Pages::Monitoring => Some(PLATFORM_ONLY.into()),
-        Pages::All | Pages::None => handler.tenant_of_host(&server_name.to_ascii_lowercase()),
+        Pages::All | Pages::Guarded | Pages::None => {
+            handler.tenant_of_host(&server_name.to_ascii_lowercase())
+        }
     };
     let loaded = tls.current();
     match start.into_stream(loaded.config(tenant.as_deref())).await {

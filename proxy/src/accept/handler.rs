@@ -75,7 +75,7 @@ impl Handler for Stages {
             *refusal.status_mut() = StatusCode::FORBIDDEN;
             return Box::pin(std::future::ready(refusal));
         }
-        let (pages, which) = (self.pages.clone(), endpoint.pages);
+        let (pages, which) = (self.pages.clone(), endpoint.pages.shown_to(connection.shown()));
         Box::pin(async move {
             let response = pages.respond(which, request.method(), request.uri()).await;
             response.map(Body::new)

@@ -1,6 +1,7 @@
 //! The pages of the client port that are not gRPC: health, version, metrics, as etcd has them.
 //! Served over HTTP/1.1 and HTTP/2, without a login; they name no user or key, and tenants only on the operator's own
-//! listeners (`--listen-metrics-urls`).
+//! listeners (`--listen-metrics-urls`). What all tenants do together is no tenant's business either: where they may come,
+//! `/metrics` is for whom a certificate names in the platform's own keyspace.
 //!
 //! Request bodies are never read. There are no CORS headers: no page here is for browsers.
 
@@ -16,6 +17,8 @@ use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::Full;
 
 use crate::cli::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+use crate::identify::Shown;
+use crate::identify::rules::TenantOf;
 use crate::metrics::{Check, Metrics, PAGE_TYPE, Probe};
 use query::Query;
 
@@ -25,10 +28,22 @@ pub use probe::{Answered, Condition, EngineCondition, Readers};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pages {
     All,
+    /// The same, but `/metrics` only for who has shown a certificate of the platform.
+    Guarded,
     /// `/metrics`, `/health`, `/livez` and `/readyz`: etcd's `--listen-metrics-urls`.
     Monitoring,
     /// The client port while `--listen-client-http-urls` takes its pages away.
     None,
+}
+
+impl Pages {
+    /// Those that this client is shown.
+    pub fn shown_to(self, client: &Shown) -> Self {
+        match (self, client) {
+            (Self::Guarded, Shown::Name(named)) if named.tenant == TenantOf::Default => Self::All,
+            (pages, _) => pages,
+        }
+    }
 }
 
 /// Answers requests. Cheap to clone.
@@ -48,12 +63,13 @@ impl Endpoints {
         match (pages, path) {
             (Pages::None, _) => return not_found(),
             (Pages::Monitoring, "/version") => return not_found(),
-            (Pages::All | Pages::Monitoring, _) => {}
+            (Pages::Guarded, "/metrics") => return failure(StatusCode::FORBIDDEN, METRICS_ARE_ELSEWHERE),
+            (Pages::All | Pages::Guarded | Pages::Monitoring, _) => {}
         }
         if path == "/metrics" {
             let readers = match pages {
                 Pages::Monitoring => Readers::Operators,
-                Pages::All | Pages::None => Readers::Anybody,
+                Pages::All | Pages::Guarded | Pages::None => Readers::Anybody,
             };
             return page(StatusCode::OK, PAGE_TYPE, self.metrics.render(&self.condition.moment(readers)));
         }
@@ -83,6 +99,8 @@ impl Endpoints {
         }
     }
 }
+
+const METRICS_ARE_ELSEWHERE: &str = "403 /metrics is served on the addresses of --listen-metrics-urls, and here only to a client certificate of the platform";
 
 enum Known {
     Version,

@@ -14,7 +14,7 @@ use crate::quota_watch;
 /// Who can ask for a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Readers {
-    /// Whoever reaches the client port.
+    /// Whoever is shown the page of the client port.
     Anybody,
     /// Whoever reaches `--listen-metrics-urls`.
     Operators,

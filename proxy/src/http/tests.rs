@@ -160,6 +160,11 @@ async fn a_listener_has_its_own_pages_only() {
         (Pages::Monitoring, "/health", 200),
         (Pages::Monitoring, "/version", 404),
         (Pages::None, "/metrics", 404),
+        (Pages::Guarded, "/metrics", 403),
+        (Pages::Guarded, "/health", 200),
+        (Pages::Guarded, "/version", 200),
+        (Pages::Guarded, "/livez", 200),
+        (Pages::Guarded, "/readyz", 200),
         (Pages::None, "/health", 404),
         (Pages::All, "/metrics", 200),
     ] {
@@ -169,6 +174,8 @@ async fn a_listener_has_its_own_pages_only() {
         let body = ask(&FINE, pages, Method::GET, "/metrics").await.body;
         assert_eq!(body.contains("pay"), names, "{pages:?}");
     }
+    let refused = ask(&FINE, Pages::Guarded, Method::GET, "/metrics").await.body;
+    assert!(refused.contains("--listen-metrics-urls") && !refused.contains("etcd_"), "{refused}");
     let got = ask(&FINE, Pages::All, Method::GET, "/metrics").await;
     assert!(got.headers["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
     assert!(got.body.contains("etcd_server_version{server_version=\"3.7.1\"} 1\n"));

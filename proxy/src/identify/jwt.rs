@@ -166,6 +166,10 @@ impl JwtKeys {
         }
         let decoded = jsonwebtoken::decode::<AnyClaims>(token, &self.verifying, &self.validation)
             .map_err(|_| Refusal::InvalidToken)?;
+        // Whoever does not know a critical header must refuse the token, and we know none (RFC 7515, 4.1.11).
+        if decoded.header.crit.is_some() {
+            return Err(Refusal::InvalidToken);
+        }
         let claims = Arc::new(read_claims(decoded.claims).ok_or(Refusal::InvalidToken)?);
         let mut verified = self.verified.write();
         if verified.len() >= MAX_REMEMBERED {

@@ -41,6 +41,9 @@ pub(crate) struct Server {
     log: Arc<Mutex<Vec<String>>>,
 }
 
+/// A certificate with those above it, and its key.
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
 /// What a caller shows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shown {
@@ -150,9 +153,16 @@ impl Server {
         }
     }
 
-    /// A page that needs no login.
+    /// A page of the client port, as the platform's own monitoring sees it.
     pub(crate) async fn page(&self, path: &str) -> String {
-        self.page_at(self.address, path).await
+        let (certificate, key) = self.issue("monitoring");
+        let answer = self.answer_to(self.address, path, Some((vec![certificate], key))).await.unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    /// The whole answer of the client port to who shows nothing.
+    pub(crate) async fn page_for_anybody(&self, path: &str) -> String {
+        self.answer_to(self.address, path, None).await.unwrap()
     }
 
     /// The same of another listener.
@@ -167,9 +177,18 @@ impl Server {
         path: &str,
         signed: Option<&Signed>,
     ) -> std::io::Result<String> {
+        self.answer_to(address, path, signed.map(|signed| (signed.chain.clone(), signed.key()))).await
+    }
+
+    async fn answer_to(
+        &self,
+        address: SocketAddr,
+        path: &str,
+        identity: Option<Identity>,
+    ) -> std::io::Result<String> {
         let stream = TcpStream::connect(address).await?;
         let name = ServerName::try_from("localhost").unwrap();
-        let mut config = self.client_who_shows(signed.map(|signed| (signed.chain.clone(), signed.key())));
+        let mut config = self.client_who_shows(identity);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
@@ -192,10 +211,7 @@ impl Server {
         self.client_who_shows(identity)
     }
 
-    fn client_who_shows(
-        &self,
-        identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
-    ) -> rustls::ClientConfig {
+    fn client_who_shows(&self, identity: Option<Identity>) -> rustls::ClientConfig {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.pki("ca.pem")).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -2,8 +2,9 @@
 //!
 //! A token that names an issuer of ours is that issuer's or nobody's: it is never tried in another
 //! way. Its algorithm must be one that was chosen for the issuer, which keyed hashes and `none`
-//! cannot be; `iss`, `aud` and `exp` must be there and fit, `nbf` is heeded, and it may not live longer
-//! than the issuer's tokens may. Whom it names is the rules' business.
+//! cannot be, and none of its headers may be critical; `iss`, `aud` and `exp` must be there and fit,
+//! `nbf` is heeded, and it may not live longer than the issuer's tokens may. Whom it names is the
+//! rules' business.
 
 mod fetch;
 mod key_set;
@@ -52,6 +53,8 @@ pub enum Invalid {
     Malformed,
     #[error("algorithm `{0}` is not among those of its issuer")]
     Algorithm(String),
+    #[error("its header marks `{0}` as critical, which is not known here")]
+    Critical(String),
     #[error("the keys of its issuer are not there")]
     NoKeys,
     #[error("its issuer has no key `{0}`")]
@@ -166,6 +169,10 @@ pub fn check(
     let header = jsonwebtoken::decode_header(token).map_err(|_| Invalid::Malformed)?;
     if !issuer.algorithms.contains(&header.alg) {
         return Err(Invalid::Algorithm(format!("{:?}", header.alg)));
+    }
+    // Whoever does not know a critical header must refuse the token, and we know none (RFC 7515, 4.1.11).
+    if let Some(critical) = &header.crit {
+        return Err(Invalid::Critical(critical.join(", ")));
     }
     let id = header.kid.as_deref();
     let key = keys.find(id, header.alg).ok_or_else(|| {

@@ -161,6 +161,24 @@ fn only_chosen_algorithms_with_their_own_keys_are_taken() {
 }
 
 #[test]
+fn a_critical_header_that_nobody_here_knows_refuses_the_token() {
+    let issuer = Issuer::new(&[Some("one")]);
+    let keys = issuer.published();
+    let (id, key) = &issuer.keys[0];
+    for (critical, expected) in [
+        (vec!["b64"], "its header marks `b64` as critical, which is not known here"),
+        (vec!["exp", "x"], "its header marks `exp, x` as critical, which is not known here"),
+        (vec![], "its header marks `` as critical, which is not known here"),
+    ] {
+        let crit = critical.iter().map(ToString::to_string).collect();
+        let kid = id.map(str::to_owned);
+        let header = Header { kid, crit: Some(crit), ..Header::new(Algorithm::ES256) };
+        let token = jsonwebtoken::encode(&header, &claims(json!({})), key).unwrap();
+        assert_eq!(who(&keys, &token), expected);
+    }
+}
+
+#[test]
 fn a_token_without_an_id_of_its_key_needs_an_issuer_with_one_key() {
     let one = Issuer::new(&[None]);
     assert_eq!(who(&one.published(), &one.token(0, &claims(json!({})))), NOW_IS_FINE);

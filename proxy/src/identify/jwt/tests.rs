@@ -92,6 +92,17 @@ fn rubbish_is_not_a_token() {
 }
 
 #[test]
+fn a_critical_header_that_nobody_here_knows_refuses_the_token() {
+    let claims = json!({"username": "alice", "revision": 3, "exp": now() + 100});
+    for crit in [vec![], vec!["exp".to_owned()], vec!["b64".to_owned(), "http://example.com/x".to_owned()]] {
+        let header = Header { crit: Some(crit.clone()), ..Header::new(Algorithm::HS256) };
+        let token = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(SECRET)).unwrap();
+        assert!(hmac().verify(&token).is_err(), "{crit:?}");
+    }
+    assert!(hmac().verify(&signed(&claims)).is_ok());
+}
+
+#[test]
 fn a_public_key_is_no_hmac_secret() {
     let (private, public) = ec_keys(&rcgen::PKCS_ECDSA_P256_SHA256);
     let keys = JwtKeys::new(Algorithm::ES256, Some(public.as_bytes()), None, Duration::from_secs(9)).unwrap();
