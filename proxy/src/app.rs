@@ -107,6 +107,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let strangers = Strangers::new(config.own.max_unauthenticated_connections as usize);
     let acceptor = Acceptor::start(listening, strangers, workers.clone(), limiter.clone(), draining)?;
     let limits = Reloading::new(&config, limiter);
+    if let Some(file) = &limits.file {
+        let _first = metrics.limits_file.set(file.clone());
+    }
     let member = engine.identity().member_id;
     let webhook = config.own.quota_webhook.clone();
     let webhook = webhook.map(|to| Webhook::start(to, member, quota_webhook::USUAL, metrics.webhook.clone()));
@@ -322,12 +325,13 @@ impl Quotas {
 /// Limits, and the file that they are in.
 struct Reloading {
     limiter: Arc<Limiter>,
-    file: Option<LimitsFile>,
+    file: Option<Arc<LimitsFile>>,
 }
 
 impl Reloading {
     fn new(config: &Config, limiter: Arc<Limiter>) -> Self {
-        let file = config.limits_source.clone().map(|source| LimitsFile::new(source, limiter.clone()));
+        let file =
+            config.limits_source.clone().map(|source| Arc::new(LimitsFile::new(source, limiter.clone())));
         Self { limiter, file }
     }
 

@@ -229,8 +229,34 @@ async fn limits_change_while_the_server_runs_and_a_bad_file_changes_nothing() {
         put(&alice, "k", "two").await.unwrap();
         assert_eq!(told(put(&alice, "k", "four").await).0, Code::InvalidArgument, "{bad}");
     }
+    limited.server.logs(&["limits.yaml:1: limits.tenant.value-sise: unknown key", "stay in force"]).await;
+    let page = limited.server.page("/metrics").await;
+    for line in ["\nkeygate_limits_reload_failures_total 3\n", "\nkeygate_limits_file_unusable 1\n"] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
     limited.rewrite("limits: {tenant: {value-size: 2}}");
     until(false).await;
+    assert!(limited.server.page("/metrics").await.contains("\nkeygate_limits_file_unusable 0\n"));
+}
+
+#[test]
+fn limits_that_cannot_be_used_at_the_start_are_named_with_file_and_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bad-limits.yaml");
+    std::fs::write(&path, "limits:\n  tenant:\n    reads: 5\n    writes: many\n").unwrap();
+    let start = |flags: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_keygate"));
+        let ended =
+            command.arg("serve").args(flags).current_dir(directory.path()).env_clear().output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let file = path.display().to_string();
+    // In a file of their own, and in the section of the configuration.
+    for flags in [["--limits-file", &file], ["--config-file", &file]] {
+        let (code, told) = start(&flags);
+        assert_eq!(code, Some(2), "{told}");
+        assert!(told.contains(&format!("{file}:4: limits.tenant.writes: `many` is not a rate")), "{told}");
+    }
 }
 
 #[tokio::test]

@@ -47,10 +47,7 @@ pub(super) fn rules(config: &Config) -> Rules {
 /// Those of a file of their own are read here; those of the section were read with it.
 pub(super) fn limit_rules(config: &Config) -> anyhow::Result<LimitRules> {
     match &config.limits_source {
-        Some(source @ LimitsSource::File(path)) => {
-            let problems = |problems| anyhow::anyhow!("`{}` cannot be used: {problems}", path.display());
-            source.read().map_err(problems)
-        }
+        Some(source @ LimitsSource::File(_)) => source.read().context("the limits cannot be used"),
         Some(LimitsSource::Section(_)) | None => Ok(config.limit_rules.clone()),
     }
 }

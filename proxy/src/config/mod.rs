@@ -10,6 +10,7 @@ mod draft;
 mod file;
 mod files;
 mod limits;
+mod place;
 mod problem;
 mod raw;
 mod resolve;
@@ -283,7 +284,7 @@ impl LimitsSource {
             problems.add(self.path().display().to_string(), format!("cannot be read: {error}"));
             problems
         })?;
-        self.parse(&text)
+        self.parse(&text).map_err(|problems| problems.within(self.path(), &text))
     }
 
     /// The same of a text that was in such a file.

@@ -66,6 +66,10 @@ impl Problems {
         self.list.iter()
     }
 
+    pub(super) fn each(self, change: impl Fn(Problem) -> Problem) -> Self {
+        Self { list: self.list.into_iter().map(change).collect(), usage: self.usage }
+    }
+
     pub(super) fn append(&mut self, other: Self) {
         self.usage |= other.usage;
         self.list.extend(other.list);

@@ -103,10 +103,16 @@ impl Resolver<'_> {
     }
 
     fn limit_rules(&mut self, draft: &Draft) -> (LimitRules, Option<LimitsSource>) {
+        let mut problems = Problems::default();
         let rules = match &self.raw.limits {
-            Some(section) => limits::section_rules(section, self.problems),
+            Some(section) => limits::section_rules(section, &mut problems),
             None => LimitRules::default(),
         };
+        if let Some(file) = self.raw.file.as_deref().filter(|_| !problems.is_empty()) {
+            // Gone since it was read: then without the line.
+            problems = problems.within(file, &std::fs::read_to_string(file).unwrap_or_default());
+        }
+        self.problems.append(problems);
         let source = match (&draft.limits_file, &self.raw.file) {
             (Some(_), _) if self.raw.limits.is_some() => {
                 self.problem("limits-file", "the section `limits` is given too; only one of them can hold");

@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -14,6 +15,8 @@ pub struct LimitsFile {
     limiter: Arc<Limiter>,
     /// What the file was when it was last looked at, usable or not.
     seen: Mutex<Option<Stamp>>,
+    failures: AtomicU64,
+    is_behind: AtomicBool,
 }
 
 /// Enough of a file's metadata to notice a new one. None: it cannot be looked at.
@@ -28,7 +31,17 @@ impl LimitsFile {
     /// `limiter` has what the file said when the server started.
     pub fn new(source: LimitsSource, limiter: Arc<Limiter>) -> Self {
         let seen = Mutex::new(stamp(source.path()));
-        Self { source, limiter, seen }
+        Self { source, limiter, seen, failures: AtomicU64::new(0), is_behind: AtomicBool::new(false) }
+    }
+
+    /// How often it could not be used since the start.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// What is in the file cannot be used, and what it said before is in force.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
     }
 
     /// To be called about once a second.
@@ -42,7 +55,9 @@ impl LimitsFile {
     /// Reads the file whether it changed or not. Says in the log what came of it.
     pub fn reload(&self) {
         let file = self.source.path().display();
-        match self.source.read() {
+        let read = self.source.read();
+        self.is_behind.store(read.is_err(), Ordering::Relaxed);
+        match read {
             Ok(rules) if rules == *self.limiter.rules() => {
                 tracing::info!(%file, "limits were read again, and are the same")
             }
@@ -52,11 +67,12 @@ impl LimitsFile {
                 tracing::info!(%file, rules = count, "limits were read again, and are in force");
             }
             Err(problems) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
                 let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 tracing::error!(
                     %file,
                     problems = problems.join("; "),
-                    "changed limits cannot be used; the previous ones stay in force"
+                    "changed limits cannot be used; the previous ones stay in force, but a restart would not start with these"
                 );
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::exposition::{Exposition, Kind};
 use crate::http::Readers;
-use crate::limit::Limiter;
+use crate::limit::{Limiter, LimitsFile};
 
 pub(super) fn write(page: &mut Exposition, limiter: &Limiter, readers: Readers) {
     let mut series: BTreeMap<(String, &str, &str), [u64; 2]> = BTreeMap::new();
@@ -33,4 +33,15 @@ pub(super) fn write(page: &mut Exposition, limiter: &Limiter, readers: Readers) 
     }
     let help = "Users and tenants whose requests are counted at the moment.";
     page.single("keygate_limit_accounts", Kind::Gauge, help, limiter.accounts());
+}
+
+pub(super) fn write_file(page: &mut Exposition, file: &LimitsFile) {
+    let help = "Changed limits that could not be used; the previous ones stayed in force. The log says why.";
+    page.single("keygate_limits_reload_failures_total", Kind::Counter, help, file.failures());
+    page.single(
+        "keygate_limits_file_unusable",
+        Kind::Gauge,
+        "1 while changed limits cannot be used and the previous ones stay in force.",
+        u8::from(file.is_behind()),
+    );
 }

@@ -30,7 +30,7 @@ pub(crate) use latency::{Latency, LatencyTotals};
 use crate::cli::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::http::Readers;
 use crate::identify::Lockout;
-use crate::limit::Limiter;
+use crate::limit::{Limiter, LimitsFile};
 use crate::policies::Policies;
 use crate::quota_webhook::Counts;
 use crate::rpc::meter::RpcCounters;
@@ -53,6 +53,8 @@ pub struct Metrics {
     pub limiter: OnceLock<Arc<Limiter>>,
     /// Likewise.
     pub lockout: OnceLock<Arc<Lockout>>,
+    /// Set if limits are in a file.
+    pub limits_file: OnceLock<Arc<LimitsFile>>,
     pub webhook: Arc<Counts>,
 }
 
@@ -110,6 +112,9 @@ impl Metrics {
         }
         if let Some(limiter) = self.limiter.get() {
             limits::write(&mut page, limiter, moment.readers);
+        }
+        if let Some(file) = self.limits_file.get() {
+            limits::write_file(&mut page, file);
         }
         if let Some(lockout) = self.lockout.get() {
             lockouts::write(&mut page, lockout);
