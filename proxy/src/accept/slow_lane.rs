@@ -167,6 +167,8 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(10);
+
     fn threads(standing: &Standing) -> Pin<Box<impl Future<Output = Vec<ThreadId>> + Send + 'static>> {
         let standing = standing.clone();
         Box::pin(async move {
@@ -184,7 +186,9 @@ mod tests {
     async fn a_connection_goes_where_it_belongs_and_back() {
         let lane = SlowLane::start().unwrap();
         let standing = Standing::default();
-        let seen = serve(threads(&standing), &standing, lane.entrance(), &Metrics::default()).await.unwrap();
+        let metrics = Metrics::default();
+        let serving = serve(threads(&standing), &standing, lane.entrance(), &metrics);
+        let seen = tokio::time::timeout(PATIENCE, serving).await.expect("it goes on wherever it is").unwrap();
         let (here, there) = (std::thread::current().id(), lane.thread.thread().id());
         assert_eq!(seen, [here, there, here, there]);
         lane.join();
@@ -207,7 +211,7 @@ mod tests {
         let metrics = Metrics::default();
         let cut = serve(Box::pin(endless), &standing, lane.entrance(), &metrics);
         tokio::time::timeout(Duration::from_millis(50), cut).await.unwrap_err();
-        dropped.await.unwrap_err();
+        tokio::time::timeout(PATIENCE, dropped).await.expect("it was cut there too").unwrap_err();
         lane.join();
     }
 }
