@@ -35,6 +35,19 @@ pub(crate) fn few_boxes<'a>(
     (kinds.boxes() <= MANY).then(|| kinds.product())
 }
 
+/// The same where the caller says whether so many looks at conditions, and so many boxes, are too many.
+pub(crate) fn boxes_if<'a>(
+    conditions: impl Iterator<Item = &'a Conditions> + Clone,
+    mut affords: impl FnMut(usize, usize) -> Option<()>,
+) -> Option<Vec<Circumstance>> {
+    let places = |spans: &Option<Spans>| spans.as_ref().map_or(0, |spans| 2 * spans.spans().len());
+    let places = conditions.clone().map(|own| 4 + places(&own.source) + places(&own.week)).sum::<usize>();
+    affords(places.saturating_mul(conditions.clone().count()), 0)?;
+    let kinds = Kinds::of(conditions);
+    affords(0, kinds.boxes())?;
+    Some(kinds.product())
+}
+
 /// The boxes of all circumstances, with respect to these conditions.
 pub(crate) fn boxes<'a>(conditions: impl Iterator<Item = &'a Conditions> + Clone) -> Vec<Circumstance> {
     Kinds::of(conditions).product()

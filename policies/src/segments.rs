@@ -149,6 +149,11 @@ impl Segments {
         self.0.get(behind).filter(|own| end.is_behind(&own.start)).map(|own| own.row)
     }
 
+    /// Everything that the set holds, ascending; neighbours may touch.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Bytes, End)> {
+        self.0.iter().map(|own| (own.start.clone(), own.end.clone()))
+    }
+
     /// Stretches of `[start, end)` that the set holds, with their rows.
     pub(crate) fn within<'a>(
         &'a self,
