@@ -39,10 +39,10 @@ impl Guard {
 
     pub(super) fn told(&self, right: bool) {
         let Some(Watched { lockout, attempt, who }) = &self.0 else { return };
-        if right {
-            return lockout.succeeded(*attempt);
-        }
         let now = Instant::now();
+        if right {
+            return lockout.succeeded(*attempt, now);
+        }
         let Some(locked) = lockout.failed(*attempt, now) else { return };
         let Some(left_out) = lockout.may_log(now) else { return };
         let rules = lockout.rules();

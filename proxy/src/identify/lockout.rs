@@ -1,13 +1,16 @@
 //! After too many wrong passwords a login is refused without comparing, for a while.
 //!
-//! Counted is a user as seen from one source: a stranger locks out nobody who logs in from elsewhere. A ceiling for a
-//! user from everywhere exists where it is asked for. Names that no user has count like those of users, so that
+//! Counted is a user as seen from one source: a stranger locks out nobody who logs in from elsewhere. A source that fails
+//! for many names is refused altogether, but for those who have logged in from there before. A ceiling for a user from
+//! everywhere exists where it is asked for. Names that no user has count like those of users, so that
 //! nothing can be learnt from being refused; nor does a right password help while it is refused. A new password begins
 //! a new count: that is how an operator lets somebody in again.
 //!
 //! No clock here: time is what callers say it is.
 
 mod counts;
+mod proven;
+mod sources;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -18,6 +21,7 @@ use parking_lot::Mutex;
 use super::Source;
 use crate::accept::{LogBudget, LogLine};
 use counts::Counts;
+use sources::Sources;
 
 /// When logins are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,7 +39,7 @@ pub struct LockoutRules {
 pub struct Lockout {
     rules: LockoutRules,
     /// None: not counted.
-    sources: Option<Mutex<Counts>>,
+    sources: Option<Mutex<Sources>>,
     users: Option<Mutex<Counts>>,
     /// Nobody outside can tell what shares a place.
     hashes: ahash::RandomState,
@@ -93,10 +97,10 @@ const USER_GROUPS: u64 = 4096;
 
 impl Lockout {
     pub fn new(rules: LockoutRules, now: Instant) -> Self {
-        let counts = |threshold| (threshold > 0).then(|| Mutex::new(Counts::new(threshold, &rules)));
+        let of_users = || Mutex::new(Counts::new(rules.user_threshold, &rules));
         Self {
-            sources: counts(rules.threshold),
-            users: counts(rules.user_threshold),
+            sources: (rules.threshold > 0).then(|| Mutex::new(Sources::new(&rules))),
+            users: (rules.user_threshold > 0).then(of_users),
             rules,
             hashes: ahash::RandomState::new(),
             began: now,
@@ -125,10 +129,15 @@ impl Lockout {
     /// Whether this login is to be refused as a wrong password is, and nothing compared.
     pub fn refuses(&self, attempt: Attempt, now: Instant) -> bool {
         let now = self.millis(now);
-        let refuses = |counts: &Option<Mutex<Counts>>, (group, account)| {
-            counts.as_ref().is_some_and(|counts| counts.lock().is_locked(group, account, now))
+        let by_source = || {
+            let sources = self.sources.as_ref();
+            sources.is_some_and(|sources| sources.lock().is_locked(attempt.source, attempt.seen, now))
         };
-        let refused = refuses(&self.sources, attempt.by_source()) || refuses(&self.users, attempt.by_user());
+        let by_user = || {
+            let (group, account) = attempt.by_user();
+            self.users.as_ref().is_some_and(|users| users.lock().is_locked(group, account, now))
+        };
+        let refused = by_source() || by_user();
         if refused {
             self.tally.refused.fetch_add(1, Relaxed);
         }
@@ -138,12 +147,11 @@ impl Lockout {
     /// The password was wrong. Tells what this locks, once.
     pub fn failed(&self, attempt: Attempt, now: Instant) -> Option<Locked> {
         let now = self.millis(now);
-        let locks = |counts: &Option<Mutex<Counts>>, (group, account)| {
-            counts.as_ref().is_some_and(|counts| counts.lock().fail(group, account, now))
-        };
         // Both count, whichever locks.
-        let (source, user) =
-            (locks(&self.sources, attempt.by_source()), locks(&self.users, attempt.by_user()));
+        let sources = self.sources.as_ref();
+        let source = sources.is_some_and(|sources| sources.lock().fail(attempt.source, attempt.seen, now));
+        let (group, account) = attempt.by_user();
+        let user = self.users.as_ref().is_some_and(|users| users.lock().fail(group, account, now));
         let (locked, tally) = match (source, user) {
             (_, true) => (Locked::User, &self.tally.of_users),
             (true, false) => (Locked::Source, &self.tally.of_sources),
@@ -154,10 +162,9 @@ impl Lockout {
     }
 
     /// The password was right. What others have tried stays counted.
-    pub fn succeeded(&self, attempt: Attempt) {
-        if let Some(counts) = &self.sources {
-            let (group, account) = attempt.by_source();
-            counts.lock().forgive(group, account);
+    pub fn succeeded(&self, attempt: Attempt, now: Instant) {
+        if let Some(sources) = &self.sources {
+            sources.lock().succeed(attempt.source, attempt.seen, self.millis(now));
         }
     }
 
@@ -183,10 +190,6 @@ impl Lockout {
 }
 
 impl Attempt {
-    fn by_source(self) -> (u64, u64) {
-        (self.source, self.seen)
-    }
-
     /// Made-up names do not share a group with users, and so take no place from them.
     fn by_user(self) -> (u64, u64) {
         (self.user % USER_GROUPS * 2 + u64::from(self.is_known), self.user)

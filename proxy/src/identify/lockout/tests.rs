@@ -1,4 +1,5 @@
 use super::counts::{ACCOUNTS, GROUPS};
+use super::proven::ENTRIES;
 use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -80,7 +81,7 @@ fn old_mistakes_and_those_before_a_right_password_do_not_count() {
     let mut bench = bench(3, 0);
     let root = bench.of("root", v4(1));
     assert!(bench.wrong(root) && bench.wrong(root));
-    bench.lockout.succeeded(root);
+    bench.lockout.succeeded(root, bench.now);
     assert!(bench.wrong(root) && bench.wrong(root) && !bench.refuses(root));
     bench.now += 15 * MINUTE;
     assert!(bench.wrong(root) && bench.wrong(root) && !bench.refuses(root));
@@ -112,7 +113,7 @@ fn a_ceiling_for_a_user_counts_all_sources_and_no_success_takes_it_back() {
     let bench = bench(3, 5);
     for n in 0..4 {
         assert!(bench.wrong(bench.of("root", v4(n))));
-        bench.lockout.succeeded(bench.of("root", v4(100)));
+        bench.lockout.succeeded(bench.of("root", v4(100)), bench.now);
     }
     assert_eq!(bench.lockout.failed(bench.of("root", v4(5)), bench.now), Some(Locked::User));
     assert!(bench.refuses(bench.of("root", v4(100))));
@@ -156,7 +157,7 @@ fn right_logins_between_do_not_reset_a_count() {
             guesses += u32::from(bench.wrong(root));
         }
         if bench.wrong(own) {
-            bench.lockout.succeeded(own);
+            bench.lockout.succeeded(own, bench.now);
         }
     }
     assert!(guesses <= 10, "{guesses} guesses");
@@ -178,7 +179,7 @@ fn a_count_that_was_pushed_out_does_not_come_back_as_none() {
             }
         }
         bench.wrong(owner(ACCOUNTS));
-        (1..ACCOUNTS).for_each(|n| bench.lockout.succeeded(owner(n)));
+        (1..ACCOUNTS).for_each(|n| bench.lockout.succeeded(owner(n), bench.now));
     }
     assert!(guesses <= 20, "{guesses} guesses");
 }
@@ -192,9 +193,56 @@ fn memory_is_bounded_whoever_tries() {
         bench.wrong(bench.unknown(&n.to_string(), source));
         bench.wrong(bench.unknown(&(n / 2).to_string(), source));
     }
-    let len = |counts: &Option<Mutex<Counts>>| counts.as_ref().unwrap().lock().len();
-    assert!(len(&bench.lockout.sources) <= 128 * GROUPS * 2, "{}", len(&bench.lockout.sources));
-    assert!(len(&bench.lockout.users) <= 4096 * ACCOUNTS, "{}", len(&bench.lockout.users));
+    let sources = || bench.lockout.sources.as_ref().unwrap().lock().len();
+    let users = bench.lockout.users.as_ref().unwrap().lock().len();
+    assert!(sources() <= 128 * GROUPS * 2, "{}", sources());
+    assert!(users <= 4096 * ACCOUNTS, "{users}");
+    for n in 0..200_000_u32 {
+        bench.lockout.succeeded(bench.of(&n.to_string(), v4(1)), bench.now);
+    }
+    assert!(sources() <= 128 * GROUPS * 2 + 4096 * ENTRIES, "{}", sources());
+}
+
+/// Behind one address there may be a whole office: sixteen wrong names of one of them refused all.
+#[test]
+fn who_has_logged_in_from_an_address_is_not_refused_for_what_others_do_there() {
+    let mut bench = bench(10, 0);
+    let (ann, bob) = (bench.of("ann", v4(1)), bench.of("bob", v4(1)));
+    bench.lockout.succeeded(ann, bench.now);
+    // Who tries passwords may have an account of his own.
+    let own = bench.of("mallory", v4(1));
+    bench.lockout.succeeded(own, bench.now);
+    let mut guesses = 0;
+    for _ in 0..100 {
+        for n in 0..40 {
+            guesses += u32::from(bench.wrong(bench.of(&format!("made-up-{n}"), v4(1))));
+        }
+        assert!(bench.wrong(own));
+        bench.lockout.succeeded(own, bench.now);
+    }
+    assert!(guesses <= 10 * 16, "{guesses} guesses");
+    assert!(!bench.refuses(ann), "she has logged in from there");
+    assert!(bench.refuses(bob), "contrast: he has not");
+    assert!(bench.refuses(bench.of("made-up-50", v4(1))));
+    // What she does wrong herself counts, and nobody else's mistakes with it.
+    for _ in 0..9 {
+        assert!(bench.wrong(ann));
+    }
+    assert!(!bench.refuses(ann));
+    assert!(bench.wrong(ann) && bench.refuses(ann));
+    bench.lockout.succeeded(ann, bench.now);
+    assert!(bench.refuses(ann), "a login that was under way opens nothing");
+    bench.now += 5 * MINUTE;
+    assert!(!bench.refuses(ann));
+    assert!((0..9).all(|_| bench.wrong(ann)) && !bench.refuses(ann), "from the beginning");
+    bench.now += 15 * MINUTE;
+    assert!((0..9).all(|_| bench.wrong(ann)) && !bench.refuses(ann), "old mistakes do not count");
+    // A new password is to be shown once more.
+    let changed = Name { keyspace: KeyspaceId(3), user: "ann", credential_revision: Some(2) };
+    for n in 0..ACCOUNTS {
+        (0..10).for_each(|_| drop(bench.lockout.failed(bench.of(&n.to_string(), v4(1)), bench.now)));
+    }
+    assert!(bench.refuses(bench.lockout.attempt(changed, v4(1))) && !bench.refuses(ann));
 }
 
 #[test]
