@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 /// Proposals that may wait to be taken into a batch. etcd lets as many wait to be applied.
 const MAX_PENDING: u64 = 5_000;
@@ -66,6 +66,8 @@ struct Inner {
     /// Held until shutdown; the lock on the directory goes with it.
     threads: Mutex<Option<(JoinHandle<()>, DataDir)>>,
     space_alarm: AtomicU64,
+    /// One digest of the store at a time: whoever asks for another one waits.
+    hashing: Arc<Semaphore>,
     /// A store that cannot be read is not told of for each reader.
     unavailable: Mutex<Reminder>,
 }
@@ -202,6 +204,7 @@ impl Engine {
             watch_budgets,
             threads: Mutex::new(Some((consensus, recovered.directory))),
             space_alarm: AtomicU64::new(0),
+            hashing: Arc::new(Semaphore::new(1)),
             unavailable: Mutex::default(),
         })))
     }
@@ -454,9 +457,12 @@ impl Engine {
 
     /// A digest of everything in the store.
     pub(crate) async fn hash(&self) -> Result<u32, Refusal> {
+        // Held by the work, which goes on when whoever asked has left.
+        let turn = self.0.hashing.clone().acquire_owned().await.map_err(|_| Refusal::Stopping)?;
         self.wait_flushed().await?;
         let store = self.0.store.clone();
         let hashed = crate::background::run("hash", move || {
+            let _turn = turn;
             let mut crc = 0;
             let mut add = |key: &[u8], value: &[u8]| {
                 crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, key), value)
