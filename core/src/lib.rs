@@ -61,7 +61,7 @@ pub use quota::{
 };
 pub use range::KeyRange;
 pub use refusal::Refusal;
-pub use sight::{Sight, Stretch};
+pub use sight::{Sight, Stretch, WeakSight};
 pub use tenant::{
     DEFAULT_TENANT, MAX_TENANT_HOSTS, Tenant, TenantChange, TenantCreate, TenantInfo, TenantName,
     TenantState, host_name,

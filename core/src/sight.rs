@@ -6,13 +6,17 @@
 use crate::range::KeyRange;
 use bytes::Bytes;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Everything, or everything but some stretches of keys.
 ///
 /// Who names [`Sight::WHOLE`] says that every key of what is read was decided.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sight(Option<Arc<Hidden>>);
+
+/// A [`Sight`] for as long as somebody else has it. Of everything it is none.
+#[derive(Clone, Default)]
+pub struct WeakSight(Weak<Hidden>);
 
 /// Ascending, and keys lie between any two.
 #[derive(PartialEq, Eq)]
@@ -47,6 +51,15 @@ impl Sight {
         self.0.is_none()
     }
 
+    pub fn downgrade(&self) -> WeakSight {
+        WeakSight(self.0.as_ref().map(Arc::downgrade).unwrap_or_default())
+    }
+
+    /// Is it not only equal, but one and the same list in memory?
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        matches!((&self.0, &other.0), (Some(own), Some(other)) if Arc::ptr_eq(own, other))
+    }
+
     /// What is hidden, ascending.
     pub fn hidden(&self) -> &[Stretch] {
         self.0.as_ref().map_or(&[], |hidden| &hidden.0)
@@ -56,6 +69,13 @@ impl Sight {
         let hidden = self.hidden();
         let behind = hidden.partition_point(|stretch| stretch.start.as_ref() <= key);
         behind.checked_sub(1).and_then(|at| hidden.get(at)).is_some_and(|stretch| !stretch.is_before(key))
+    }
+}
+
+impl WeakSight {
+    /// None: nobody has it any more.
+    pub fn upgrade(&self) -> Option<Sight> {
+        self.0.upgrade().map(|hidden| Sight(Some(hidden)))
     }
 }
 
@@ -154,6 +174,16 @@ mod tests {
             .collect();
         assert_eq!(hidden, ["b", "c\0", "cz", "f", "x", "zz"]);
         assert!(!Sight::WHOLE.hides(b"a"));
+    }
+
+    #[test]
+    fn a_list_lasts_as_long_as_somebody_has_it() {
+        let sight = Sight::without([span("b", "d")]);
+        let kept = sight.downgrade();
+        assert!(kept.upgrade().is_some_and(|again| again == sight && again.is_shared_with(&sight)));
+        assert!(!sight.is_shared_with(&Sight::without([span("b", "d")])), "contrast: an equal one");
+        drop(sight);
+        assert!(kept.upgrade().is_none() && Sight::WHOLE.downgrade().upgrade().is_none());
     }
 
     #[test]

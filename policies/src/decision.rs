@@ -1,14 +1,16 @@
 //! Bundles compiled for deciding: immutable, without casbin, without memory of earlier questions.
 //!
 //! A decision looks up whose rows apply (the tenant's and those of every tenant) and asks their sets of
-//! keys in turn: deny rows first, then allow rows, which may cover a range together. Nothing is cached and
-//! nothing is locked, so the thousandth question costs what the first one did.
+//! keys in turn: deny rows first, then allow rows, which may cover a range together. No decision is cached and
+//! nothing is locked, so the thousandth question costs what the first one did; only long lists of hidden keys are
+//! shared ([`crate::sights`]).
 
 pub(crate) mod beyond;
 
 use crate::bundle::{Action, Bundle, Conditions, Context, Effect, Instant, OnPartial, Row, Subject, Tenant};
 use crate::membership::{Applying, Membership};
 use crate::segments::{End, RowId, Segments, range_of};
+use crate::sights::{Hiding, SHARED_FROM, Sights};
 use ahash::AHashMap;
 use keygate_core::{KeyRange, Ruling, Sight, SightRuling};
 use std::collections::BTreeMap;
@@ -46,6 +48,7 @@ pub struct BundlePolicy {
     membership: Membership,
     /// Each is one subject's rows in one tenant; `membership` says which apply.
     grants: Vec<Grants>,
+    sights: Sights,
 }
 
 /// The rows of one subject in one tenant, by action.
@@ -87,7 +90,7 @@ impl BundlePolicy {
             grants.push(Grants::new(bundle.rows(), &ids));
         }
         let membership = Membership::new(&numbered, bundle.links());
-        Self { bundle, membership, grants }
+        Self { bundle, membership, grants, sights: Sights::default() }
     }
 
     pub fn bundle(&self) -> &Arc<Bundle> {
@@ -172,13 +175,48 @@ impl BundlePolicy {
             if self.is_all_hidden(&applying, context, Action::Read, start, &end) {
                 return denied;
             }
-            Sight::without(self.hidden_from(&applying, context, Action::Read, start, &end))
+            self.sight_from(&applying, context, start, &end)
         } else {
             Sight::WHOLE
         };
         let ruling =
             covered_by(sides, context, start, &end).map_or(Ruling::Silent, |_first_row| Ruling::Allow);
         SightRuling { ruling, sight }
+    }
+
+    /// What a read of this range must leave out: of that, or, where it is much, of all keys.
+    fn sight_from<'p>(
+        &'p self,
+        applying: &Applying<'p>,
+        context: &Context,
+        start: &[u8],
+        end: &End,
+    ) -> Sight {
+        let hiding = || self.hiding(applying, context);
+        let within = |(_, set): (_, &'p Conditional)| set.keys.within(start, end).take(SHARED_FROM).count();
+        if hiding().map(within).sum::<usize>() < SHARED_FROM {
+            return Sight::without(self.hidden_from(applying, context, Action::Read, start, end));
+        }
+        let names: Hiding = hiding().map(|(name, _)| name).collect();
+        self.sights.shared(names, || {
+            Sight::without(self.hidden_from(applying, context, Action::Read, &[], &End::Open))
+        })
+    }
+
+    /// The sets that hide keys from readers, each with a name.
+    fn hiding<'p>(
+        &'p self,
+        applying: &Applying<'p>,
+        context: &Context,
+    ) -> impl Iterator<Item = ((u32, u32), &'p Conditional)> {
+        applying
+            .iter()
+            .flat_map(move |number| {
+                let sides = self.grants.get(number as usize).and_then(|grants| grants.of(Action::Read));
+                let sets = sides.map_or([].as_slice(), |sides| sides.filter.as_slice());
+                (0..).zip(sets).map(move |(index, set)| ((number, index), set))
+            })
+            .filter(|(_, set)| set.holds(context, true))
     }
 
     /// Is the user, or one of the groups, a subject of rows or roles in the tenant?

@@ -28,6 +28,7 @@ mod model;
 mod rows;
 mod segments;
 mod serving;
+mod sights;
 mod tables;
 mod testing;
 mod who;
