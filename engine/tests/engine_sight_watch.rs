@@ -5,7 +5,7 @@
 mod support;
 
 use bytes::Bytes;
-use keygate_core::{KeyRange, KeyspaceId, Operation, Sight, WatchCreate};
+use keygate_core::{KeyRange, KeyspaceId, Operation, Refusal, Sight, WatchCreate};
 use keygate_engine::{Engine, EngineOptions, Port, Standing, View, WatchSession, WatchUpdate};
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,5 +114,64 @@ async fn a_watch_from_the_past_reads_what_is_visible_and_is_told_that_it_has_all
     tokio::time::timeout(Duration::from_secs(60), seen).await.expect("the newest revision is seen");
     write(&port, put("k", "newest")).await.unwrap();
     assert_eq!(told(&mut session, 1).await, ["k@303"]);
+    engine.shutdown();
+}
+
+/// A watch that is denied whenever it is asked about after `ends`.
+fn watch_until(session: &mut WatchSession, port: &Port, until: Option<Instant>, ends: Instant) {
+    let request = WatchCreate {
+        range: KeyRange::From(Bytes::from_static(b"a")),
+        start_revision: 0,
+        progress_notify: false,
+        no_put: false,
+        no_delete: false,
+        prev_kv: false,
+        fragment: false,
+        watch_id: 0,
+    };
+    let decide = move |_: &View| {
+        if Instant::now() >= ends {
+            return Err(Refusal::PermissionDenied);
+        }
+        Ok(Standing { sight: Sight::WHOLE, until: Some(ends) })
+    };
+    let permit = permit(port, Operation::Watch(request)).unwrap();
+    session.create_until(permit, until, Box::new(decide)).unwrap();
+}
+
+/// The session had looked at the times that its watches began with, and the watch went on until its next event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_that_came_with_a_later_decision_ends_an_idle_watch() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let port = engine.port();
+    let ends = Instant::now() + Duration::from_secs(3);
+    let mut session = port.watch_session(KeyspaceId::DEFAULT);
+    watch_until(&mut session, &port, None, ends);
+    // Policy changes, and the event after it is decided under the new one.
+    write(&port, Operation::RoleAdd { name: "root".to_owned() }).await.unwrap();
+    write(&port, put("k", "v")).await.unwrap();
+    assert_eq!(told(&mut session, 1).await, ["k@2"]);
+    assert!(matches!(next(&mut session).await, WatchUpdate::Denied { .. }));
+    assert!(Instant::now() >= ends, "too early");
+    engine.shutdown();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_watches_of_a_stream_end_when_their_time_has_come() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    let port = engine.port();
+    let ends = Instant::now() + Duration::from_millis(300);
+    let mut session = port.watch_session(KeyspaceId::DEFAULT);
+    for _ in 0..500 {
+        watch_until(&mut session, &port, Some(ends), ends);
+    }
+    let mut lasting = port.watch_session(KeyspaceId::DEFAULT);
+    watch_until(&mut lasting, &port, None, Instant::now() + Duration::from_secs(600));
+    for _ in 0..500 {
+        assert!(matches!(next(&mut session).await, WatchUpdate::Denied { .. }));
+    }
+    assert!(Instant::now() >= ends && session.is_empty() && lasting.len() == 1);
     engine.shutdown();
 }

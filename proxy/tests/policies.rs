@@ -308,6 +308,32 @@ async fn a_right_that_ends_with_time_ends_an_idle_watch() {
     assert_eq!(put(&service, "/pay/a").await, Err(Code::PermissionDenied));
 }
 
+/// It began under a bundle without a time, and nothing happened in it since.
+#[tokio::test]
+async fn an_idle_watch_ends_with_the_time_of_a_later_bundle_and_with_its_right() {
+    let server = Server::start(&[]);
+    let service = server.named("svc-pay").await;
+    let row = "p, user:svc-pay, default, /pay/*, readwrite, allow";
+    apply(&server, &bundle(1, &format!("{row}\n"), ""));
+    let mut answers = watch(&service).await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let ends = now + 3;
+    let until = keygate_policies::bundle::Instant(i64::try_from(ends).unwrap());
+    apply(&server, &bundle(2, &format!("{row}, until={until}\n"), ""));
+    let last = tokio::time::timeout(Duration::from_secs(60), answers.message()).await.expect("it ends");
+    assert!(last.unwrap().unwrap().canceled);
+    let ended = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    println!("it ended {:?} after its time", ended.saturating_sub(Duration::from_secs(ends)));
+    assert!(ended.as_secs() >= ends, "it ended {} seconds too early", ends - ended.as_secs());
+
+    apply(&server, &bundle(3, &format!("{row}\n"), ""));
+    let mut answers = watch(&service).await;
+    apply(&server, &bundle(4, "p, user:svc-pay, default, /pay/*, write, allow\n", ""));
+    let last = tokio::time::timeout(Duration::from_secs(60), answers.message()).await.expect("it ends");
+    let last = last.unwrap().unwrap();
+    assert!(last.canceled && last.cancel_reason == "etcdserver: permission denied", "{last:?}");
+}
+
 /// Until the page says so.
 async fn page_says(server: &Server, line: &str) {
     let waited = async {

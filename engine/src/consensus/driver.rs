@@ -64,6 +64,8 @@ pub(crate) struct Driver {
     /// How many batches the flusher was handed, and how many of them it has committed.
     handed: u64,
     flushed: u64,
+    /// The policy of the last view that was published.
+    published_policy: u64,
     /// Up to where the log was shortened since start.
     log_cut: u64,
     waiting_for_flush: Vec<(u64, oneshot::Sender<()>)>,
@@ -103,6 +105,7 @@ impl Driver {
         applied: Applied,
     ) -> Self {
         let last_tick = seams.clock.now();
+        let published_policy = state.platform_policy().revision;
         let housekeeping = Housekeeping::new(&seams.options, last_tick);
         Self {
             seams,
@@ -117,6 +120,7 @@ impl Driver {
             effects: Effects::default(),
             handed: 0,
             flushed: 0,
+            published_policy,
             log_cut: 0,
             waiting_for_flush: Vec::new(),
             waiting_for_prune: Vec::new(),

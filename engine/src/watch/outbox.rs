@@ -5,6 +5,7 @@ use keygate_core::{Event, KeyValue, Refusal, Sealed};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
 /// Bytes of undelivered events at which a session's watchers fall behind instead of queueing more.
@@ -49,6 +50,8 @@ pub(crate) struct Outbox {
     queue: Mutex<Queue>,
     budget: Arc<Budget>,
     pub(super) news: Notify,
+    /// Decisions about the session's watches may have changed, or end sooner than it knows.
+    undecided: AtomicBool,
 }
 
 #[derive(Default)]
@@ -59,7 +62,7 @@ struct Queue {
 
 impl Outbox {
     pub(super) fn new(budget: Arc<Budget>) -> Self {
-        Self { queue: Mutex::default(), budget, news: Notify::new() }
+        Self { queue: Mutex::default(), budget, news: Notify::new(), undecided: AtomicBool::new(false) }
     }
 
     /// An error is the size of the update, which was not taken: the reader is too slow.
@@ -87,6 +90,19 @@ impl Outbox {
 
     pub(crate) fn wake(&self) {
         self.news.notify_one();
+    }
+
+    /// Lets the session ask again about all of its watches.
+    pub(crate) fn let_decide(&self) {
+        if !self.undecided.swap(true, Ordering::AcqRel) {
+            self.news.notify_one();
+        }
+    }
+
+    /// True once for each time that it was to ask again.
+    pub(super) fn is_to_decide(&self) -> bool {
+        // Nearly always there is nothing to take back.
+        self.undecided.load(Ordering::Relaxed) && self.undecided.swap(false, Ordering::AcqRel)
     }
 
     pub(super) fn pop(&self) -> Option<WatchUpdate> {

@@ -15,6 +15,8 @@ pub(crate) struct EventBatch {
     pub(crate) events: Vec<StoredEvent>,
     /// Keyspaces that are gone: their watches end.
     pub(crate) ended: Vec<KeyspaceId>,
+    /// Another bundle is in force: watches are decided again without waiting for an event, as it may end them with time.
+    pub(crate) has_new_policy: bool,
     pub(crate) view: View,
 }
 
@@ -181,6 +183,9 @@ impl Registry {
         if !batch.ended.is_empty() {
             self.end_all_of(&batch.ended);
         }
+        if batch.has_new_policy {
+            self.watchers.iter().flatten().for_each(|watcher| watcher.outbox.let_decide());
+        }
     }
 
     fn end_all_of(&mut self, keyspaces: &[KeyspaceId]) {
@@ -336,7 +341,13 @@ impl Watcher {
             return true;
         }
         self.decided_for = batch;
-        let Err(refusal) = self.decide_again(view) else { return true };
+        let known = self.until;
+        let Err(refusal) = self.decide_again(view) else {
+            if self.until.is_some_and(|until| known.is_none_or(|known| until < known)) {
+                self.outbox.let_decide();
+            }
+            return true;
+        };
         let revision = view.keyspace(self.keyspace).map_or(0, |keyspace| keyspace.revision());
         self.outbox.push_final(WatchUpdate::Denied { watch_id: self.id, refusal, revision });
         self.pace = Pace::Ended;

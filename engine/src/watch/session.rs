@@ -58,7 +58,20 @@ pub struct WatchSession {
     next_tick: Instant,
     /// When the first decision about one of the watches runs out. May be too early, never too late.
     next_due: Option<Instant>,
+    deciding: Option<Deciding>,
 }
+
+/// A round in which all watches are asked about, a few at a time.
+#[derive(Clone, Copy, Default)]
+struct Deciding {
+    /// The last one that was.
+    behind: Option<i64>,
+    /// Of those so far.
+    next_due: Option<Instant>,
+}
+
+/// A decision can take as long as serving a request does, and others are served on this thread.
+const DECIDED_AT_ONCE: usize = 64;
 
 impl WatchSession {
     pub(crate) fn new(port: Port, keyspace: KeyspaceId, registry: Arc<Mutex<Registry>>) -> Self {
@@ -76,6 +89,7 @@ impl WatchSession {
             progress_asked: false,
             next_tick,
             next_due: None,
+            deciding: None,
         }
     }
 
@@ -128,6 +142,8 @@ impl WatchSession {
             self.outbox.push_final(WatchUpdate::Compacted { watch_id, compact_revision: compacted });
             return Ok(WatchCreated { watch_id, revision });
         }
+        // Decided on an older view than this: what has come since was told before this watch was there.
+        let is_outdated = view.fence(self.keyspace) != parts.fence;
         let next = if start == 0 { revision + 1 } else { start };
         let mut watcher = Watcher::new(
             self.keyspace,
@@ -147,7 +163,7 @@ impl WatchSession {
         }
         let slot = self.registry.lock().insert(watcher, &view);
         self.watches.insert(watch_id, slot);
-        self.next_due = earlier(self.next_due, until);
+        self.is_due_at(if is_outdated { Some(Instant::now()) } else { until });
         Ok(WatchCreated { watch_id, revision })
     }
 
@@ -204,6 +220,10 @@ impl WatchSession {
             if let Some(update) = self.decide_due() {
                 return update;
             }
+            if self.deciding.is_some() {
+                tokio::task::yield_now().await;
+                continue;
+            }
             if self.reading.is_none()
                 && let Some(slot) = self.behind()
             {
@@ -248,17 +268,31 @@ impl WatchSession {
         }
     }
 
-    /// Asks again about the watches whose decision has run out. An idle watch ends then, not at its next event.
+    fn is_due_at(&mut self, due: Option<Instant>) {
+        self.next_due = earlier(self.next_due, due);
+        if let Some(deciding) = &mut self.deciding {
+            deciding.next_due = earlier(deciding.next_due, due);
+        }
+    }
+
+    /// Asks again about the watches whose decision has run out or is of another policy. An idle watch ends then, not at
+    /// its next event.
     fn decide_due(&mut self) -> Option<WatchUpdate> {
-        let due = self.next_due.filter(|due| *due <= Instant::now())?;
+        let is_due = self.deciding.is_none() && self.next_due.is_some_and(|due| due <= Instant::now());
+        if self.outbox.is_to_decide() || is_due {
+            self.deciding = Some(Deciding::default());
+        }
+        let Deciding { behind, mut next_due } = self.deciding?;
         let view = self.port.view();
-        let (mut next_due, mut denied) = (None, None);
+        let (mut last, mut denied) = (None, None);
         let mut registry = self.registry.lock();
-        for (watch_id, slot) in &self.watches {
+        let others = (behind.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        for (watch_id, slot) in self.watches.range(others).take(DECIDED_AT_ONCE) {
+            last = Some(*watch_id);
             let Some(watcher) = registry.get_mut(*slot).filter(|watcher| watcher.pace != Pace::Ended) else {
                 continue;
             };
-            match if watcher.is_due() { watcher.decide_again(&view) } else { Ok(()) } {
+            match watcher.decide_again(&view) {
                 Ok(()) => next_due = earlier(next_due, watcher.until),
                 Err(refusal) => {
                     denied = Some((*watch_id, *slot, refusal));
@@ -267,12 +301,14 @@ impl WatchSession {
             }
         }
         drop(registry);
-        let Some((watch_id, slot, refusal)) = denied else {
+        if last.is_none() {
+            // That was all of them.
             self.next_due = next_due;
+            self.deciding = None;
             return None;
-        };
-        // There may be more: they are looked at next time.
-        self.next_due = Some(due);
+        }
+        self.deciding = Some(Deciding { behind: last, next_due });
+        let (watch_id, slot, refusal) = denied?;
         self.end(watch_id, slot);
         self.outbox.forget(watch_id);
         Some(WatchUpdate::Denied { watch_id, refusal, revision: self.current_revision() })
@@ -294,6 +330,7 @@ impl WatchSession {
     /// the store is being read.
     fn catch_up(&mut self, slot: Slot) -> Option<WatchUpdate> {
         let view = self.port.view();
+        let until;
         let step = {
             let mut registry = self.registry.lock();
             let watcher = registry.get_mut(slot)?;
@@ -304,6 +341,7 @@ impl WatchSession {
                 let revision = self.current_revision();
                 return Some(WatchUpdate::Denied { watch_id, refusal, revision });
             }
+            until = watcher.until;
             Step {
                 watch_id: watcher.id,
                 from: watcher.next_revision,
@@ -313,6 +351,7 @@ impl WatchSession {
                 prev_kv: watcher.request.prev_kv,
             }
         };
+        self.is_due_at(until);
         if step.from > step.upto {
             self.go_live(slot, step.from);
             return None;

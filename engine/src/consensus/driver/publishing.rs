@@ -46,8 +46,10 @@ impl Driver {
         // Pairs with a watcher that is counted first and looks at the view second.
         std::sync::atomic::fence(Ordering::SeqCst);
         let ended = std::mem::take(&mut self.effects.ended);
-        let tells = !events.is_empty() || !ended.is_empty();
-        let batch = tells.then(|| Arc::new(EventBatch { events, ended, view }));
+        let policy = view.platform_policy().revision;
+        let has_new_policy = std::mem::replace(&mut self.published_policy, policy) != policy;
+        let tells = !events.is_empty() || !ended.is_empty() || has_new_policy;
+        let batch = tells.then(|| Arc::new(EventBatch { events, ended, has_new_policy, view }));
         for (port, answers) in self.ports.iter_mut().zip(&mut self.outgoing) {
             let Some(mailbox) = port else { continue };
             let listens = mailbox.watchers.load(Ordering::SeqCst) > 0;
