@@ -237,8 +237,8 @@ async fn closed<S: AsyncRead + Unpin>(stream: &mut S) {
 async fn a_thousand_idle_connections_neither_stay_nor_keep_others_out() {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::new("ca");
-    let timeout = Duration::from_secs(3);
-    let options = Options { handshake_timeout: timeout, strangers: 2000, ..USUAL };
+    // Ten seconds for a handshake: it must do for the honest one on a busy machine.
+    let options = Options { strangers: 2000, ..USUAL };
     let server = Server::start(Some(authority.install(directory.path(), OPTIONAL)), options);
     let mut idle = Vec::new();
     for _ in 0..1000 {
@@ -247,17 +247,17 @@ async fn a_thousand_idle_connections_neither_stay_nor_keep_others_out() {
     let connector = client(&authority, None, &rustls::version::TLS13);
     let mut honest = secured(&server, &connector).await.unwrap();
     assert_eq!(ask(&mut honest, "/").await.unwrap(), "nobody");
+    // At once: between two requests a connection has as long as for its handshake, and the idle ones have no more.
+    assert_eq!(ask(&mut honest, "/prove").await.unwrap(), "nobody");
     for stream in &mut idle {
         closed(stream).await;
     }
     // The last places become free a moment after their sockets are closed.
     let start = std::time::Instant::now();
-    while server.strangers.count() > 1 {
+    while server.strangers.count() > 0 {
         assert!(start.elapsed() < PATIENCE, "places are lost");
         tokio::task::yield_now().await;
     }
-    assert_eq!(ask(&mut honest, "/prove").await.unwrap(), "nobody");
-    assert_eq!(server.strangers.count(), 0);
 }
 
 #[tokio::test]
