@@ -122,7 +122,8 @@ fn copy(from: &Path) -> TempDir {
     copy
 }
 
-/// A small member with a past: compactions, purged, recycled and rewritten log files, replaced and deleted rows.
+/// A small member with a past: compactions, purged, recycled and rewritten log files, replaced and deleted rows, a
+/// fence between two keyspaces.
 fn build(clean: bool) -> Base {
     let mut random = StdRng::seed_from_u64(SEED);
     let directory = private_directory();
@@ -155,12 +156,14 @@ fn build(clean: bool) -> Base {
         if round % 6 == 5 {
             let mut changes = Vec::new();
             for _ in 0..30 {
-                let key = RowKey { keyspace: 1, main: random.random_range(0..200), sub: 0 };
+                let key =
+                    RowKey { keyspace: random.random_range(1..3), main: random.random_range(0..100), sub: 0 };
                 let value: Bytes =
                     (0..random.random_range(0..500)).map(|_| random.random()).collect::<Vec<u8>>().into();
                 rows.insert(format!("{key:?}").into(), value.to_vec());
                 changes.push(Change::PutRow { key, value });
-                let key = RowKey { keyspace: 1, main: random.random_range(0..200), sub: 0 };
+                let key =
+                    RowKey { keyspace: random.random_range(1..3), main: random.random_range(0..100), sub: 0 };
                 rows.remove(format!("{key:?}").as_bytes());
                 changes.push(Change::DeleteRow { key });
                 let key: Bytes = format!("meta {}", random.random_range(0..40)).into();

@@ -11,6 +11,15 @@ pub struct RowKey {
 }
 
 impl RowKey {
+    /// Greater than the key of any row of `keyspace`. See `docs/formats/store.md`.
+    pub(super) fn fence(keyspace: u32) -> RowKey {
+        RowKey { keyspace, main: i64::MAX, sub: u32::MAX }
+    }
+
+    pub(super) fn is_fence(&self) -> bool {
+        *self == RowKey::fence(self.keyspace)
+    }
+
     pub(super) fn encode(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&self.keyspace.to_be_bytes());

@@ -12,27 +12,30 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::disk::{Disk, RealDisk};
-use super::record::be64;
 use super::row::{self, RowKey, TableTag};
-use super::{OpenReport, StorageError, guarded, random_16};
+use super::{OpenReport, StorageError, guarded};
 
 mod backend;
+mod fence;
 mod file;
 mod head;
+mod write;
 
 use backend::StoreDisk;
+use fence::Fences;
 use file::{Verify, check_super_header, classify, open_database, place, restrict};
-use head::{Head, Sum, encode_head, read_head};
+use head::{Head, Sum, read_head};
+use write::{initialise, write};
 
 const KV: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("kv");
 const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
 const HEAD: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("head");
 const HEAD_KEY: &[u8] = b"head";
 
-/// One change of a commit. Payloads are opaque here.
+/// One change of a commit. Payloads are opaque here. Contract: no row has both the greatest main and the greatest sub revision.
 #[derive(Debug, Clone)]
 pub enum Change {
     PutRow { key: RowKey, value: Bytes },
@@ -70,6 +73,8 @@ pub struct Store {
     closed: AtomicBool,
     /// Held through a commit, so that it also serialises committers.
     head: Mutex<Head>,
+    /// Only those of commits that have returned. The committer's.
+    fences: Mutex<Fences>,
 }
 
 impl std::fmt::Debug for Store {
@@ -114,6 +119,7 @@ impl Store {
             reopened: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             head: Mutex::new(head),
+            fences: Mutex::default(),
         })
     }
 
@@ -136,14 +142,17 @@ impl Store {
         let mut head = *current;
         head.applied = applied;
         head.commit += 1;
+        // What a commit that fails did about fences is unknown; the next ones find out.
+        let mut fences = std::mem::take(&mut *self.fences.lock());
         let done = {
             let guard = self.database.read();
             let database = self.open_in(&guard)?;
-            guarded(|| write(database, changes, &mut head))
+            guarded(|| write(database, changes, &mut head, &mut fences))
         };
         match done {
             Ok(Ok(stats)) => {
                 *current = head;
+                *self.fences.lock() = fences;
                 Ok(stats)
             }
             Ok(Err(error)) => Err(self.commit_error(&mut current, error)),
@@ -153,6 +162,9 @@ impl Store {
 
     /// The value of one row, verified.
     pub fn get_row(&self, key: RowKey) -> Result<Option<Bytes>, StorageError> {
+        if key.is_fence() {
+            return Ok(None);
+        }
         let bytes = key.encode();
         let found = self.reading(|database| {
             let table = database.begin_read()?.open_table(KV)?;
@@ -180,7 +192,7 @@ impl Store {
 
     /// Visits the rows of `keyspace` with (main, sub) from `from` inclusive to `to` exclusive, ascending, until `visit` breaks.
     ///
-    /// The rows are of one commit. `visit` must not call the store: `defragment` may be waiting in between.
+    /// No `to` is above the keyspace's fence, so none is visited. The rows are of one commit. `visit` must not call the store: `defragment` may be waiting in between.
     pub fn scan_rows(
         &self,
         keyspace: u32,
@@ -323,8 +335,12 @@ impl Store {
             for row in table.iter()? {
                 let (key, row) = row?;
                 let (key, row) = (key.value(), row.value());
+                let decoded = RowKey::decode(key);
+                if decoded.is_fence() {
+                    continue;
+                }
                 match row::unframe(TableTag::Kv, key, row) {
-                    Ok(payload) => visit(RowKey::decode(key), payload),
+                    Ok(payload) => visit(decoded, payload),
                     Err(what) => {
                         bad = Some((*key, what));
                         break;
@@ -427,79 +443,4 @@ impl Store {
     fn bad_row(&self, tag: TableTag, key: &[u8], what: &str) -> StorageError {
         StorageError::corrupt(&self.path, place(tag, key), what)
     }
-}
-
-/// Makes tables and head of a new store.
-fn initialise(path: &Path, database: &Database) -> Result<Head, StorageError> {
-    let random = random_16().map_err(|e| StorageError::io(Path::new("/dev/urandom"), "read", e))?;
-    let mut head = Head { hash_key: be64(&random, 0), ..Head::default() };
-    write(database, [], &mut head).map_err(|error| classify(path, "write", error))?;
-    if let Some(directory) = path.parent() {
-        std::fs::File::open(directory)
-            .and_then(|d| d.sync_all())
-            .map_err(|e| StorageError::io(directory, "sync directory", e))?;
-    }
-    Ok(head)
-}
-
-fn write<'a>(
-    database: &Database,
-    changes: impl IntoIterator<Item = &'a Change>,
-    head: &mut Head,
-) -> Result<CommitStats, redb::Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_quick_repair(true);
-    let mut stats = apply(&transaction, changes, head)?;
-    let mut framed = Vec::new();
-    row::frame_into(&mut framed, TableTag::Head, HEAD_KEY, &encode_head(head));
-    transaction.open_table(HEAD)?.insert(HEAD_KEY, framed.as_slice())?;
-    transaction.commit()?;
-    (stats.rows, stats.metas) = (head.kv.count, head.meta.count);
-    Ok(stats)
-}
-
-fn apply<'a>(
-    transaction: &WriteTransaction,
-    changes: impl IntoIterator<Item = &'a Change>,
-    head: &mut Head,
-) -> Result<CommitStats, redb::Error> {
-    let mut kv = transaction.open_table(KV)?;
-    let mut meta = transaction.open_table(META)?;
-    let mut stats = CommitStats::default();
-    let mut framed = Vec::new();
-    let hash_key = head.hash_key;
-    for change in changes {
-        stats.changes += 1;
-        match change {
-            Change::PutRow { key, value } => {
-                let key = key.encode();
-                row::frame_into(&mut framed, TableTag::Kv, &key, value);
-                if let Some(old) = kv.insert(&key, framed.as_slice())? {
-                    head.kv.remove(hash_key, TableTag::Kv, &key, old.value());
-                }
-                head.kv.add(hash_key, TableTag::Kv, &key, &framed);
-                stats.bytes += value.len() as u64;
-            }
-            Change::DeleteRow { key } => {
-                let key = key.encode();
-                if let Some(old) = kv.remove(&key)? {
-                    head.kv.remove(hash_key, TableTag::Kv, &key, old.value());
-                }
-            }
-            Change::PutMeta { key, value } => {
-                row::frame_into(&mut framed, TableTag::Meta, key, value);
-                if let Some(old) = meta.insert(&key[..], framed.as_slice())? {
-                    head.meta.remove(hash_key, TableTag::Meta, key, old.value());
-                }
-                head.meta.add(hash_key, TableTag::Meta, key, &framed);
-                stats.bytes += value.len() as u64;
-            }
-            Change::DeleteMeta { key } => {
-                if let Some(old) = meta.remove(&key[..])? {
-                    head.meta.remove(hash_key, TableTag::Meta, key, old.value());
-                }
-            }
-        }
-    }
-    Ok(stats)
 }

@@ -142,10 +142,12 @@ pub fn build(clean: bool) -> Base {
         if round % 6 == 5 {
             let mut changes = Vec::new();
             for number in 0..12_u64 {
-                let key = RowKey { keyspace: 1, main: (round * 7 + number * 5 % 40) as i64, sub: 0 };
+                // Of two keyspaces, so that there is a fence.
+                let keyspace = 1 + (number % 2) as u32;
+                let key = RowKey { keyspace, main: (round * 7 + number * 5 % 40) as i64, sub: 0 };
                 rows.insert(format!("{key:?}").into(), payload(round + number));
                 changes.push(Change::PutRow { key, value: payload(round + number).into() });
-                let key = RowKey { keyspace: 1, main: (round * 5 + number * 3 % 40) as i64, sub: 0 };
+                let key = RowKey { keyspace, main: (round * 5 + number * 3 % 40) as i64, sub: 0 };
                 rows.remove(format!("{key:?}").as_bytes());
                 changes.push(Change::DeleteRow { key });
                 let key = Bytes::from(format!("meta {}", number % 5));
