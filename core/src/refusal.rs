@@ -54,7 +54,7 @@ pub enum Refusal {
     #[error("quota of {} {}{} is reached: {} are used", .0.limit, .0.kind, .0.place(), .0.used)]
     QuotaReached(Box<QuotaBound>),
     #[error(
-        "{} {} are used already{}, more than the new quota of {}: make room first, or set it by force, which takes nothing away but lets nothing grow",
+        "{} {} are used already{}, more than the new quota of {}: make room first, or set it with `--force`, which takes nothing away but lets nothing grow",
         .0.used, .0.kind, .0.place(), .0.limit
     )]
     QuotaBelowUse(Box<QuotaBound>),

@@ -27,6 +27,7 @@ pub mod policy_change;
 pub mod transform;
 
 pub mod dispatch;
+pub mod operator_log;
 
 // Refusals to codes and etcd's texts.
 pub mod status;

@@ -29,7 +29,7 @@ use crate::identify::{Asker, ConnectionIdentity, Identifier, keyspace_of_login};
 use crate::limit::{Admission, Limiter, Payer, Request, StreamSeat, WatcherSeat};
 use crate::policies::Policies;
 use crate::policy_change::Ready;
-use crate::{dispatch, transform};
+use crate::{dispatch, operator_log, transform};
 
 /// What the stages need. One for each serving thread.
 pub struct Context {
@@ -115,6 +115,7 @@ pub async fn run<'a>(
             }
             outcome => {
                 let reply = transform::open(outcome?)?;
+                operator_log::note(&view, &caller, evidence.connection.peer(), &operation, reply.revision);
                 match admission.found(&reply.answer) {
                     // It is done: only reads are refused what they found.
                     Err(_) if operation.is_write() => {}

@@ -147,7 +147,7 @@ async fn a_bundle_gives_and_takes_rights_beside_users_and_roles() {
     // Back, by name and without one.
     assert_eq!(
         says(&server, &["rollback", "--if-revision", "9"], 1),
-        "keygate: not applied, and nothing has changed: keygate: policy revision `1` is in force, not `9`: look at what changed and say that revision\n"
+        "keygate: not applied, and nothing has changed: policy revision `1` is in force, not `9`: look at what changed and say that revision\n"
     );
     assert!(
         says(&server, &["rollback", "--to", "0"], 0).contains("policy revision 2 is in force: no bundle")

@@ -206,7 +206,7 @@ async fn operators_set_quotas_and_a_tenants_root_sees_its_own() {
 
     let (status, said) = refused(&server, &["quota", "set", "pay", "--prefix", "app/", "--keys", "1"]);
     assert_eq!(status, Some(1));
-    let why = "2 keys are used already under `app/`, more than the new quota of 1: make room first, or set it by force";
+    let why = "2 keys are used already under `app/`, more than the new quota of 1: make room first, or set it with `--force`";
     assert!(said.contains(why), "{said}");
     assert_eq!(answer(&server, &["quota", "show", "pay"]), expected, "what was refused changed nothing");
     answer(&server, &["quota", "set", "pay", "--prefix", "app/", "--keys", "1", "--force"]);
@@ -245,6 +245,9 @@ async fn operators_set_quotas_and_a_tenants_root_sees_its_own() {
         let (status, said) = refused(&server, words);
         assert_eq!((status, said.contains(why)), (Some(2), true), "{words:?}: {said}");
     }
+    let (status, said) = refused(&server, &["quota", "unset", "pay", "--prefix", "not/there/"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("nothing was taken away"), "{said}");
     let (status, said) = refused(&server, &["quota", "set", "nobody", "--keys", "1"]);
     assert_eq!((status, said.contains("there is no tenant `nobody`")), (Some(1), true), "{said}");
 

@@ -183,13 +183,23 @@ async fn the_command_line_says_what_it_did_and_why_not() {
         (&["create", "shop", "--host", "pay.kv.corp"], 1, "host `pay.kv.corp` leads to tenant `pay` already"),
         (&["create", "shop", "--host", "*.corp"], 1, "`*.corp` is not a host name"),
         (&["show", "nobody"], 1, "keygate: there is no tenant `nobody`"),
+        // In no handshake an address can be asked for.
+        (&["create", "shop", "--host", "10.0.0.1"], 1, "`10.0.0.1` is not a host name"),
+        (&["set-hosts", "pay", "pay.kv.corp", "10.0.0.1"], 1, "`10.0.0.1` is not a host name"),
+        (&["set-hosts", "pay"], 2, "--none"),
+        (&["show", "a\u{1b}[31mb"], 1, "`a\\u{1b}[31mb`"),
         (&["delete", "pay"], 2, "deleting `pay` cannot be undone: say `--yes`"),
         (&["list", "--user", "root:wrong"], 2, "authentication failed, invalid user ID or password"),
     ] {
         let (status, said) = refused(&server, arguments);
         assert_eq!(status, Some(code), "{arguments:?}: {said}");
         assert!(said.contains(text), "{arguments:?}: {said}");
+        assert!(!said.contains("keygate: keygate:") && !said.contains('\u{1b}'), "{said}");
     }
+    let output = keygate(&server, &["show", "nobody", "--output", "json"]);
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told, serde_json::json!({ "ok": false, "error": "there is no tenant `nobody`" }));
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(1), 0));
     let list = String::from_utf8(keygate(&server, &["list"]).stdout).unwrap();
     assert_eq!(
         list,
@@ -198,6 +208,22 @@ async fn the_command_line_says_what_it_did_and_why_not() {
     );
     let shown = String::from_utf8(keygate(&server, &["show", "pay"]).stdout).unwrap();
     assert!(shown.contains("hosts:     pay.kv.corp\n") && shown.contains("compacted: never\n"), "{shown}");
+
+    // Who did what is in the log.
+    for (arguments, change) in [
+        (&["suspend", "pay"][..], "tenant `pay` suspended"),
+        (&["resume", "pay"], "tenant `pay` resumed"),
+        (&["set-hosts", "pay", "b.kv.corp", "a.kv.corp"], "tenant `pay` has hosts b.kv.corp, a.kv.corp"),
+        (&["create", "gone"], "tenant `gone` created, no hosts"),
+        (&["delete", "gone", "--yes"], "tenant `gone` deleted"),
+    ] {
+        json(&server, arguments);
+        let line = server.logs(&["an operator has changed something", change]).await;
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&line["user"], &line["tenant"]), (&"root".into(), &"default".into()), "{line}");
+        assert!(line["revision"].is_number() && line["remote_addr"].is_string(), "{line}");
+    }
+    assert!(!server.lines().join("").contains(made["root_password"].as_str().unwrap()));
 
     // Nobody but the platform's root, and nobody at all without a server.
     let tenant = ["list", "--user", "root@pay", "--password", made["root_password"].as_str().unwrap()];
@@ -211,6 +237,13 @@ async fn the_command_line_says_what_it_did_and_why_not() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2));
     assert!(said.contains("no server could be reached: `https://127.0.0.1:1`"), "{said}");
+    let plain = server.endpoint().replace("https://", "http://");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_keygate")).args(["tenant", "list", "--endpoints", &plain]).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains(&format!("the server speaks TLS: say `{}`", server.endpoint())), "{said}");
 }
 
 #[tokio::test]

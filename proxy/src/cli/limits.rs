@@ -27,7 +27,7 @@ enum Action {
 }
 
 pub(super) fn run(limits: &Limits) -> ExitCode {
-    remote::run(async { show(limits).await.map(|()| ExitCode::SUCCESS) })
+    remote::run(limits.output, async { show(limits).await.map(|()| ExitCode::SUCCESS) })
 }
 
 async fn show(limits: &Limits) -> Result<(), Failure> {

@@ -90,9 +90,15 @@ fn amount(text: &str) -> Result<Limit, String> {
 }
 
 pub(super) fn run(quota: &Quota) -> ExitCode {
-    remote::run(async {
+    remote::run(quota.output, async {
         Ok(match act(quota).await? {
             Found::AsExpected => ExitCode::SUCCESS,
+            Found::Nothing => {
+                if quota.output == Output::Text {
+                    eprintln!("keygate: nothing was taken away: there are no limits of that prefix");
+                }
+                ExitCode::SUCCESS
+            }
             Found::Differences => {
                 eprintln!("keygate: counters differ from the count; please report it as a defect");
                 ExitCode::FAILURE
@@ -103,6 +109,8 @@ pub(super) fn run(quota: &Quota) -> ExitCode {
 
 enum Found {
     AsExpected,
+    /// Nothing was there that could be taken away.
+    Nothing,
     Differences,
 }
 
@@ -110,11 +118,27 @@ async fn act(quota: &Quota) -> Result<Found, Failure> {
     let Quota { action, remote, output } = quota;
     let request = request(action).map_err(Failure::Unusable)?;
     let mut client = QuotasClient::new(remote.connect().await.map_err(Failure::Unusable)?);
-    let quotas = ask(&mut client, request).await.map_err(|status| Failure::Refused(said(status)))?;
+    let refused = |status| Failure::Refused(said(status));
+    let before = match action {
+        Action::Unset { tenant, .. } => {
+            let show = pb::QuotaShowRequest { tenant: tenant.clone(), all: false };
+            Some(ask(&mut client, Request::Show(show)).await.map_err(refused)?)
+        }
+        Action::Show { .. } | Action::Set { .. } | Action::Recount { .. } => None,
+    };
+    let quotas = ask(&mut client, request).await.map_err(refused)?;
     say(&match output {
         Output::Json => as_json(&quotas),
         Output::Text => table(&quotas),
     });
+    if let (Some(before), Action::Unset { prefix, .. }) = (before, action) {
+        let is_there = |quota: &pb::Quota| {
+            let limits = quota.limits.unwrap_or_default();
+            let any = limits.keys.or(limits.bytes).or(limits.history_bytes);
+            quota.prefix == prefix.as_bytes() && any.is_some()
+        };
+        return Ok(if before.iter().any(is_there) { Found::AsExpected } else { Found::Nothing });
+    }
     let differ = |quota: &pb::Quota| quota.counted.is_some() && quota.counted != quota.used;
     Ok(if quotas.iter().any(differ) { Found::Differences } else { Found::AsExpected })
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::{Output, say};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use keygate_proto::etcdserverpb::{AuthenticateRequest, auth_client::AuthClient};
@@ -26,11 +27,11 @@ pub(super) enum Failure {
 }
 
 /// Runs a command to its end; says why when it came to nothing.
-pub(super) fn run(command: impl Future<Output = Result<ExitCode, Failure>>) -> ExitCode {
+pub(super) fn run(output: Output, command: impl Future<Output = Result<ExitCode, Failure>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("keygate: {error}");
+            tell(output, &error.to_string());
             return ExitCode::FAILURE;
         }
     };
@@ -39,8 +40,29 @@ pub(super) fn run(command: impl Future<Output = Result<ExitCode, Failure>>) -> E
         Err(Failure::Unusable(error)) => (error, ExitCode::from(UNUSABLE)),
         Err(Failure::Refused(error)) => (error, ExitCode::FAILURE),
     };
-    eprintln!("keygate: {error:#}");
+    tell(output, &format!("{error:#}"));
     code
+}
+
+/// Why a command came to nothing, as `keygate policy` says it. What a terminal would obey is escaped: names in it may
+/// be anybody's.
+fn tell(output: Output, message: &str) {
+    match output {
+        Output::Text => eprintln!("keygate: {}", harmless(message)),
+        Output::Json => say(&format!("{:#}\n", serde_json::json!({ "ok": false, "error": message }))),
+    }
+}
+
+fn harmless(text: &str) -> String {
+    let mut told = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' => told.push(letter),
+            letter if letter.is_control() => told.extend(letter.escape_debug()),
+            letter => told.push(letter),
+        }
+    }
+    told
 }
 
 /// Where the server is, and who asks.
@@ -87,6 +109,9 @@ pub(super) struct Reach {
     #[arg(long, global = true, default_value_t = 30)]
     command_timeout: u64,
 }
+
+/// The first byte of what a TLS server answers to whoever does not speak TLS.
+const TLS_ALERT: u8 = 21;
 
 /// A channel that shows its token with each call.
 pub(super) type Connection = InterceptedService<Channel, ShowToken>;
@@ -147,7 +172,31 @@ impl Remote {
         if url.starts_with("https://") {
             target = target.tls_config(tls.clone()).context("the TLS files cannot be used")?;
         }
-        target.connect().await.map_err(|error| anyhow::anyhow!(root_cause(&error)))
+        let channel = target.connect().await.map_err(|error| anyhow::anyhow!(root_cause(&error)))?;
+        if url.starts_with("http://") {
+            self.speaks_plainly(&url).await?;
+        }
+        Ok(channel)
+    }
+
+    /// A connection without TLS is made at once, and breaks at the first request when the other side waits for TLS.
+    async fn speaks_plainly(&self, url: &str) -> anyhow::Result<()> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let Some(address) = url.parse::<http::Uri>().ok().and_then(|url| url.authority().cloned()) else {
+            return Ok(());
+        };
+        let asked = async {
+            let (host, port) = (address.host().trim_matches(['[', ']']), address.port_u16().unwrap_or(80));
+            let mut stream = tokio::net::TcpStream::connect((host, port)).await?;
+            stream.write_all(b"GET /version HTTP/1.1\r\nhost: keygate\r\nconnection: close\r\n\r\n").await?;
+            let mut first = [0; 1];
+            stream.read(&mut first).await.map(|read| first[0] == TLS_ALERT && read == 1)
+        };
+        let asked = tokio::time::timeout(Duration::from_secs(self.reach.dial_timeout), asked).await;
+        if matches!(asked, Ok(Ok(true))) {
+            bail!("the server speaks TLS: say `https://{address}`");
+        }
+        Ok(())
     }
 
     fn tls(&self) -> anyhow::Result<ClientTlsConfig> {
@@ -193,7 +242,8 @@ impl Remote {
 pub(super) fn said(status: Status) -> anyhow::Error {
     match status.message() {
         "" => anyhow::anyhow!("{:?}", status.code()),
-        text => anyhow::anyhow!("{text}"),
+        // Whoever prints it says who speaks.
+        text => anyhow::anyhow!("{}", text.strip_prefix("keygate: ").unwrap_or(text)),
     }
 }
 

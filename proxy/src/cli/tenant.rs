@@ -51,7 +51,8 @@ enum Action {
     /// Replace the host names that lead to a tenant
     SetHosts {
         name: String,
-        #[arg(required_unless_present = "none", conflicts_with = "none")]
+        /// All of them; `--none` takes the last one away
+        #[arg(conflicts_with = "none")]
         hosts: Vec<String>,
         /// Let no host name lead there
         #[arg(long)]
@@ -67,13 +68,19 @@ enum Action {
 }
 
 pub(super) fn run(tenant: &Tenant) -> ExitCode {
-    remote::run(async { act(tenant).await.map(|()| ExitCode::SUCCESS) })
+    remote::run(tenant.output, async { act(tenant).await.map(|()| ExitCode::SUCCESS) })
 }
 
 async fn act(tenant: &Tenant) -> Result<(), Failure> {
     let Tenant { action, remote, output } = tenant;
     if let Action::Delete { name, yes: false } = action {
         confirm(name).map_err(Failure::Unusable)?;
+    }
+    if let Action::SetHosts { name, hosts, none: false } = action
+        && hosts.is_empty()
+    {
+        let why = anyhow::anyhow!("no hosts were given: say `--none` if no host name is to lead to `{name}`");
+        return Err(Failure::Unusable(why));
     }
     let password = match action {
         Action::Create { interactive, no_password, name, .. } => {

@@ -89,7 +89,7 @@ fn table() -> Vec<(Refusal, Code, &'static str)> {
             R::QuotaBelowUse(bound(QuotaKind::History)),
             FailedPrecondition,
             "keygate: 5 history-bytes are used already under `app/\\xff`, more than the new quota of 3: make room \
-             first, or set it by force, which takes nothing away but lets nothing grow",
+             first, or set it with `--force`, which takes nothing away but lets nothing grow",
         ),
         (R::TooManyQuotas { limit: 64 }, ResourceExhausted, "keygate: more than `64` prefixes with quotas"),
         (

@@ -106,7 +106,9 @@ fn done(answer: Answered, newcomers: Result<Newcomers, String>, output: Output) 
         }
         Err(status) => match output {
             Output::Text => {
-                eprintln!("keygate: not applied, and nothing has changed: {}", status.message());
+                let message = status.message();
+                let why = message.strip_prefix("keygate: ").unwrap_or(message);
+                eprintln!("keygate: not applied, and nothing has changed: {why}");
                 Ok(Verdict::Found)
             }
             Output::Json => {

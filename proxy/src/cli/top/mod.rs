@@ -140,7 +140,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(top: &Top) -> ExitCode {
-    remote::run(async { show(top).await.map(|()| ExitCode::SUCCESS) })
+    remote::run(top.output, async { show(top).await.map(|()| ExitCode::SUCCESS) })
 }
 
 async fn show(top: &Top) -> Result<(), Failure> {

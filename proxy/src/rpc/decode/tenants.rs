@@ -14,6 +14,7 @@ pub(super) fn create(request: pb::TenantCreateRequest) -> Decoded {
         "" => Credential::NoPassword,
         _ => Credential::Password(Secret::new(password)),
     };
+    let hosts = named_hosts(hosts)?;
     Ok(Operation::TenantCreate(TenantCreate { name: tenant_name(name)?, hosts, root }))
 }
 
@@ -31,7 +32,7 @@ pub(super) fn change(request: pb::TenantChangeRequest) -> Decoded {
             Ok(pb::TenantState::Suspended) => TenantState::Suspended,
             Ok(pb::TenantState::Unspecified) | Err(_) => return Err(unknown),
         }),
-        Some(Change::Hosts(pb::TenantHosts { hosts })) => TenantChange::Hosts(hosts),
+        Some(Change::Hosts(pb::TenantHosts { hosts })) => TenantChange::Hosts(named_hosts(hosts)?),
         None => return Err(unknown),
     };
     Ok(Operation::TenantChange { name: tenant_name(name)?, change })
@@ -40,6 +41,15 @@ pub(super) fn change(request: pb::TenantChangeRequest) -> Decoded {
 pub(super) fn delete(request: pb::TenantDeleteRequest) -> Decoded {
     let pb::TenantDeleteRequest { name } = request;
     Ok(Operation::TenantDelete { name: tenant_name(name)? })
+}
+
+/// The name that leads to a tenant is that of the TLS handshake, in which no address can stand (RFC 6066, 3). Asked
+/// here and not where changes are applied, so that what was applied once is applied again.
+fn named_hosts(hosts: Vec<String>) -> Result<Vec<String>, Refusal> {
+    match hosts.iter().find(|host| host.parse::<std::net::IpAddr>().is_ok()) {
+        Some(address) => Err(Refusal::HostName { host: address.clone() }),
+        None => Ok(hosts),
+    }
 }
 
 fn tenant_name(name: String) -> Result<TenantName, Refusal> {
