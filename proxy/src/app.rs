@@ -80,6 +80,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::of(policies.clone()));
     // Fresh, so nobody has set it.
     let _first = metrics.lockout.set(lockout);
+    let _first = metrics.identifier.set(identifier.clone());
     if let Some(tls) = tls.as_ref().filter(|_| config.identity_rules_file.is_some()) {
         identifier.trust(Issuers::start(tls.clone())?);
     }

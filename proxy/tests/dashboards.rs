@@ -146,6 +146,12 @@ async fn put(caller: &Caller, value: &str) -> Result<(), tonic::Status> {
 const LIMITS: &str =
     "limits: {tenants: {pay: {value-size: 100, reads: {rate: 1/h, burst: 1, shadow: true}}}}\n";
 
+/// Of one issuer keys are fetched, in vain: nobody listens on port 1.
+const ISSUERS: &str = "platform: common-names
+issuers: [{name: corp, issuer: corp, audiences: [k], algorithms: [ES256], keys-url: 'https://127.0.0.1:1/jwks'}]
+rules: [{issuer: corp, claims: {sub: '{name}'}, tenant: default, user: '{name}'}]
+";
+
 /// The pages of a server with a tenant that has a quota and met a limit.
 async fn pages() -> Vec<String> {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -153,7 +159,16 @@ async fn pages() -> Vec<String> {
     let limits = directory.path().join("limits.yaml");
     std::fs::write(&limits, LIMITS).unwrap();
     let url = format!("https://{free}");
-    let server = Server::start(&["--listen-metrics-urls", &url, "--limits-file", limits.to_str().unwrap()]);
+    let issuers = directory.path().join("rules.yaml");
+    std::fs::write(&issuers, ISSUERS).unwrap();
+    let server = Server::start(&[
+        "--listen-metrics-urls",
+        &url,
+        "--limits-file",
+        limits.to_str().unwrap(),
+        "--identity-rules-file",
+        issuers.to_str().unwrap(),
+    ]);
     let made = server.keygate(&["tenant", "create", "pay"]);
     server.keygate(&["quota", "set", "pay", "--keys", "20"]);
     let pay = server.logged_in("root@pay", made["root_password"].as_str().unwrap()).await;

@@ -13,7 +13,7 @@ use keygate_proto::etcdserverpb as pb;
 use pb::auth_client::AuthClient;
 use pb::kv_client::KvClient;
 use support::authority::{Authority, Leaf};
-use support::{Caller, Server};
+use support::{Caller, Server, Shown};
 use tonic::{Code, Status};
 
 const TENANTS: [&str; 3] = ["pay", "shop", "lab"];
@@ -316,9 +316,90 @@ rules: [{name: people, issuer: corp, claims: {sub: '{name}'}, user: '{name}', gr
         assert!(!json.to_string().contains(subject.rsplit('.').next().unwrap()), "the token is printed");
     }
     let (code, json) = explain(&token("grafana"));
-    assert_eq!((code, &json["reason"]), (Some(1), &"InvalidAudience".into()));
+    let reason = "it is for others: `aud` is \"grafana\", not `keygate`";
+    assert_eq!((code, &json["reason"]), (Some(1), &reason.into()));
     assert_eq!(explain("a.b.c").0, Some(1));
+    let good = token("keygate");
+    let (code, json) = explain(&format!("eyJhbGciOiJub25lIn0.{}.x", good.split('.').nth(1).unwrap()));
+    assert_eq!((code, &json["reason"]), (Some(1), &"its algorithm is `none`: it is not signed".into()));
+    // Of keys that nobody has here nothing can be said.
+    let elsewhere = rules.replace("keys-file: jwks.json", "keys-url: 'https://login.test/jwks'");
+    std::fs::write(at("rules.yaml"), elsewhere).unwrap();
+    let (code, json) = explain(&good);
+    assert_eq!(code, Some(2), "{json}");
+    assert!(json["error"].as_str().unwrap().contains("issuer `corp` are at its `keys-url`"), "{json}");
     assert_eq!(explain("/no/such.file").0, Some(2));
+}
+
+/// A client that is refused at night is no riddle, and an issuer that is down is seen.
+#[tokio::test]
+async fn tokens_that_do_not_hold_are_counted_and_told_with_their_reason() {
+    use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let key = EncodingKey::from_ec_der(&rcgen::KeyPair::generate().unwrap().serialize_der());
+    let jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
+    std::fs::write(at("jwks.json"), serde_json::json!({ "keys": [jwk] }).to_string()).unwrap();
+    // Nobody listens on port 1.
+    let rules = "
+platform: common-names
+issuers:
+  - {name: corp, issuer: 'https://login.test', audiences: [keygate], algorithms: [ES256], keys-file: jwks.json}
+  - {name: down, issuer: 'https://down.test', audiences: [keygate], algorithms: [ES256], keys-url: 'https://127.0.0.1:1/jwks'}
+rules:
+  - {issuer: corp, claims: {sub: '{name}'}, tenant: default, user: '{name}'}
+  - {issuer: down, claims: {sub: '{name}'}, tenant: default, user: '{name}'}
+";
+    std::fs::write(at("rules.yaml"), rules).unwrap();
+    let server = Server::start(&["--identity-rules-file", &at("rules.yaml")]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let token = |header: &Header, iss: &str, aud: &str, exp: u64| {
+        let claims =
+            serde_json::json!({ "iss": iss, "aud": aud, "exp": exp, "iat": now - 700, "sub": "ann" });
+        jsonwebtoken::encode(header, &claims, &key).unwrap()
+    };
+    let plain = Header::new(Algorithm::ES256);
+    let critical = Header { crit: Some(vec!["b64".to_owned()]), ..plain.clone() };
+    let (login, soon) = ("https://login.test", now + 600);
+    let good = token(&plain, login, "keygate", soon);
+    let unsigned = format!("eyJhbGciOiJub25lIn0.{}.x", good.split('.').nth(1).unwrap());
+    put(&server.caller(Shown { certificate: None, token: Some(good) }).await, "a", "b").await.unwrap_err();
+    let shown = [
+        (token(&plain, login, "keygate", now - 100), "corp", "expired", "it expired at "),
+        (token(&plain, login, "grafana", soon), "corp", "audience", "`aud` is "),
+        (token(&critical, login, "keygate", soon), "corp", "critical", "`b64` as critical"),
+        (unsigned, "corp", "algorithm", "`none`"),
+        (token(&plain, "https://down.test", "keygate", soon), "down", "no_keys", "are not there"),
+        (token(&plain, "https://else.test", "keygate", soon), "own", "issuer", "https://else.test"),
+        ("made.up".to_owned(), "own", "unknown", "it was never given out"),
+    ];
+    for (token, issuer, reason, why) in &shown {
+        let caller = server.caller(Shown { certificate: None, token: Some(token.clone()) }).await;
+        let status = put(&caller, "a", "b").await.unwrap_err();
+        let told = (status.code(), status.message());
+        assert_eq!(told, (Code::Unauthenticated, "etcdserver: invalid auth token"), "{reason}");
+        let (issuer, reason) = (format!("\"issuer\":\"{issuer}\""), format!("\"reason\":\"{reason}\""));
+        let line = server.logs(&["a token does not hold", "127.0.0.1:", &issuer, &reason]).await;
+        assert!(line.contains(why), "{line}");
+    }
+    let page = server.page("/metrics").await;
+    for (_, _, reason, _) in &shown {
+        let series = format!("\nkeygate_tokens_refused_total{{reason=\"{reason}\"}} 1\n");
+        assert!(page.contains(&series), "{series} in {page}");
+    }
+    assert!(page.contains("\nkeygate_tokens_refused_total{reason=\"signature\"} 0\n"), "{page}");
+    assert!(page.contains("\nkeygate_issuer_keys_usable{issuer=\"down\"} 0\n"), "{page}");
+    let failures = page
+        .lines()
+        .find_map(|it| it.strip_prefix("keygate_issuer_keys_fetch_failures_total{issuer=\"down\"} "));
+    assert!(failures.unwrap().parse::<u64>().unwrap() > 0);
+    let log = server.lines().join("\n");
+    for (token, ..) in &shown {
+        assert!(
+            !log.contains(token.rsplit('.').next().filter(|part| part.len() > 9).unwrap_or(token)),
+            "{token}"
+        );
+    }
 }
 
 #[test]

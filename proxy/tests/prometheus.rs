@@ -226,12 +226,21 @@ async fn a_real_prometheus_reads_the_page_and_answers_every_question() {
     let limits = directory.path().join("limits.yaml");
     let rules = "limits: {tenants: {pay: {value-size: 100, reads: {rate: 1/h, burst: 1, shadow: true}}}}\n";
     std::fs::write(&limits, rules).unwrap();
+    // Nobody listens on port 1.
+    let issuers = directory.path().join("rules.yaml");
+    let rules = "platform: common-names
+issuers: [{name: corp, issuer: corp, audiences: [k], algorithms: [ES256], keys-url: 'https://127.0.0.1:1/jwks'}]
+rules: [{issuer: corp, claims: {sub: '{name}'}, tenant: default, user: '{name}'}]
+";
+    std::fs::write(&issuers, rules).unwrap();
     let page = free();
     let server = Server::start(&[
         "--listen-metrics-urls",
         &format!("https://{page}"),
         "--limits-file",
         limits.to_str().unwrap(),
+        "--identity-rules-file",
+        issuers.to_str().unwrap(),
     ]);
     let made = server.keygate(&["tenant", "create", "pay"]);
     server.keygate(&["quota", "set", "pay", "--keys", "20"]);

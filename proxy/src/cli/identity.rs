@@ -71,7 +71,7 @@ fn explain(question: &Question) -> Result<ExitCode, String> {
     let trust = tls::load_trust(&sources(question)?).map_err(|error| error.to_string())?;
     let found = match subject {
         Subject::Certificate(chain) => Found::of(&trust, &chain, question.at.as_deref()),
-        Subject::Token(token) => Found::of_token(trust.rules(), &token, question.at.as_deref()),
+        Subject::Token(token) => Found::of_token(trust.rules(), &token, question.at.as_deref())?,
     };
     match question.output {
         Output::Text => say(&found.text()),
@@ -155,26 +155,29 @@ impl Found {
         found
     }
 
-    fn of_token(rules: &Rules, token: &str, tenant: Option<&str>) -> Self {
+    /// An error: nothing can be said of it here.
+    fn of_token(rules: &Rules, token: &str, tenant: Option<&str>) -> Result<Self, String> {
         let mut found = Self { names: None, authority: None, rule: None, outcome: Err(String::new()) };
         let Some(issuer) = issuers::issuer_of(rules, token) else {
-            found.outcome = Err("it is no JWT, or its `iss` is that of no issuer in the rules".to_owned());
-            return found;
+            found.outcome = Err(match issuers::iss_of(token) {
+                Some(iss) => format!("its `iss` is {iss}, which is that of no issuer in the rules"),
+                None => "it is no JWT, or has no `iss`".to_owned(),
+            });
+            return Ok(found);
         };
         found.authority = Some(issuer.name.to_string());
         let KeysFrom::File { set, .. } = &issuer.keys else {
-            found.outcome = Err(format!(
-                "the keys of issuer `{}` are at an address, and nothing is fetched here: give the rules a `keys-file`",
+            return Err(format!(
+                "the keys of issuer `{}` are at its `keys-url`, and nothing is fetched here, so nothing can be said of its tokens: fetch them and give `--rules` a file with a `keys-file`",
                 issuer.name
             ));
-            return found;
         };
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         match issuers::check(rules, issuer, set, token, since.as_secs()) {
             Err(why) => found.outcome = Err(why.to_string()),
             Ok(checked) => found.take(checked.matched, tenant),
         }
-        found
+        Ok(found)
     }
 
     fn take(&mut self, matched: Match, tenant: Option<&str>) {

@@ -20,6 +20,8 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
+use super::invalid::{Invalid, shown};
+
 /// Longer ones are refused unread. HTTP/2 headers are bounded at twice this.
 const MAX_TOKEN_BYTES: usize = 8 << 10;
 /// About 1 KiB each.
@@ -157,20 +159,20 @@ impl JwtKeys {
             .map_err(|_| Refusal::Internal { cause: "signing a token failed" })
     }
 
-    pub(super) fn verify(&self, token: &str) -> Result<Arc<Claims>, Refusal> {
+    pub(super) fn verify(&self, token: &str) -> Result<Arc<Claims>, Invalid> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Refusal::InvalidToken);
+            return Err(Invalid::Malformed);
         }
         if let Some(claims) = self.verified.read().get(token) {
             return Ok(claims.clone());
         }
         let decoded = jsonwebtoken::decode::<AnyClaims>(token, &self.verifying, &self.validation)
-            .map_err(|_| Refusal::InvalidToken)?;
+            .map_err(|error| Invalid::of(&error, token, &self.validation))?;
         // Whoever does not know a critical header must refuse the token, and we know none (RFC 7515, 4.1.11).
-        if decoded.header.crit.is_some() {
-            return Err(Refusal::InvalidToken);
+        if let Some(critical) = &decoded.header.crit {
+            return Err(Invalid::Critical(shown(&critical.join(", "))));
         }
-        let claims = Arc::new(read_claims(decoded.claims).ok_or(Refusal::InvalidToken)?);
+        let claims = Arc::new(read_claims(decoded.claims)?);
         let mut verified = self.verified.write();
         if verified.len() >= MAX_REMEMBERED {
             verified.retain(|_, claims| !claims.is_expired());
@@ -189,21 +191,22 @@ impl JwtKeys {
     }
 }
 
-fn read_claims(claims: AnyClaims) -> Option<Claims> {
-    let username = claims.username.as_str().filter(|name| !name.is_empty())?;
-    let revision = match &claims.revision {
-        None => None,
-        Some(value) => Some(whole_number(value)?),
-    };
-    let keyspace = match &claims.tenant_keyspace {
-        None => None,
-        Some(value) => Some(whole_number(value)?),
-    };
+fn read_claims(claims: AnyClaims) -> Result<Claims, Invalid> {
+    let missing = |name: &str| Invalid::Missing(name.to_owned());
+    let number = |name: &str, value: &serde_json::Value| whole_number(value).ok_or_else(|| missing(name));
+    let username = claims.username.as_str().filter(|name| !name.is_empty());
+    let username = username.ok_or_else(|| missing("username"))?.into();
+    let revision = claims.revision.as_ref().map(|value| number("revision", value)).transpose()?;
+    let keyspace =
+        claims.tenant_keyspace.as_ref().map(|value| number("tenant_keyspace", value)).transpose()?;
     let tenant = match &claims.tenant {
         None => None,
-        Some(value) => Some(OfTenant { name: value.as_str()?.into(), keyspace }),
+        Some(value) => {
+            let name = value.as_str().ok_or_else(|| missing("tenant"))?.into();
+            Some(OfTenant { name, keyspace })
+        }
     };
-    Some(Claims { username: username.into(), tenant, revision, expires: whole_number(&claims.exp)? })
+    Ok(Claims { username, tenant, revision, expires: number("exp", &claims.exp)? })
 }
 
 /// JSON has one kind of number, and some issuers write `3.0` or `1.7e9`.

@@ -8,20 +8,24 @@
 mod connection;
 mod directory;
 mod guard;
+mod invalid;
 pub mod issuers;
 mod jwt;
 mod lockout;
 mod password;
+mod refused_tokens;
 pub mod rules;
 mod simple_token;
 mod source;
 
 pub use connection::{ConnectionIdentity, Lapse, Proof, Shown};
 pub use directory::{Directory, keyspace_of_login, user_of_login};
+pub use invalid::Invalid;
 pub use issuers::Issuers;
 pub use jwt::{JwtKeyError, JwtKeys};
 pub use lockout::{Lockout, LockoutRules};
 pub use password::{MAX_COST, PasswordPool, cost_of};
+pub use refused_tokens::RefusedTokens;
 pub use rules::Named;
 pub use simple_token::SimpleTokens;
 pub use source::{Asker, Source};
@@ -55,6 +59,7 @@ pub struct Identifier {
     tokens: Tokens,
     /// Whose tokens are taken besides; set once there are rules that could name some.
     issuers: OnceLock<Issuers>,
+    refused: RefusedTokens,
     passwords: PasswordPool,
     /// None: in tests.
     lockout: Option<Arc<Lockout>>,
@@ -65,7 +70,8 @@ pub struct Identifier {
 impl Identifier {
     pub fn new(tokens: Tokens, passwords: PasswordPool) -> Self {
         let stand_ins = ahash::RandomState::new();
-        Self { tokens, issuers: OnceLock::new(), passwords, lockout: None, stand_ins }
+        let refused = RefusedTokens::default();
+        Self { tokens, issuers: OnceLock::new(), refused, passwords, lockout: None, stand_ins }
     }
 
     /// After too many wrong passwords, refuses logins without comparing.
@@ -76,6 +82,16 @@ impl Identifier {
     /// Takes tokens of these issuers, too. To be called once, before the first request.
     pub fn trust(&self, issuers: Issuers) {
         let _first = self.issuers.set(issuers);
+    }
+
+    /// None: no rules name any.
+    pub fn issuers(&self) -> Option<&Issuers> {
+        self.issuers.get()
+    }
+
+    /// Tokens that did not hold, each time that one was shown.
+    pub fn refused(&self) -> &RefusedTokens {
+        &self.refused
     }
 
     /// For hashing new passwords.
@@ -113,11 +129,11 @@ impl Identifier {
         let auth = directory.auth(keyspace).ok_or(Refusal::PermissionDenied)?;
         let token = match token {
             Ok(token) => token,
-            Err(refusal) if auth.enabled => return Err(refusal),
+            Err(_) if auth.enabled => return Err(self.refuse(connection, None, &Invalid::Malformed)),
             Err(_) => None,
         };
-        let caller = match token.map(|token| self.holder(connection, token, directory)) {
-            Some(Ok(caller)) if host.is_none() && caller.keyspace() != keyspace => caller,
+        let caller = match token.map(|token| (token, self.holder(connection, token, directory))) {
+            Some((_, Ok(caller))) if host.is_none() && caller.keyspace() != keyspace => caller,
             _ if !auth.enabled && is_of_others(connection, keyspace, directory) => {
                 return Err(Refusal::PermissionDenied);
             }
@@ -127,9 +143,9 @@ impl Identifier {
                 }
                 Caller::Anonymous { keyspace }
             }
-            Some(Ok(caller)) if caller.keyspace() == keyspace => caller,
-            Some(Ok(_)) => return Err(Refusal::InvalidToken),
-            Some(Err(refusal)) => return Err(refusal),
+            Some((_, Ok(caller))) if caller.keyspace() == keyspace => caller,
+            Some((token, Ok(_))) => return Err(self.refuse(connection, Some(token), &Invalid::Tenant)),
+            Some((token, Err(why))) => return Err(self.refuse(connection, Some(token), &why)),
             None => match connection.shown() {
                 Shown::Name(named) if certified == Some(keyspace) => Caller::User {
                     keyspace,
@@ -149,20 +165,25 @@ impl Identifier {
         Ok(caller)
     }
 
+    /// Says so to the operator, and to the client what etcd says.
+    fn refuse(&self, connection: &ConnectionIdentity, token: Option<&str>, why: &Invalid) -> Refusal {
+        let issuer = token.and_then(|token| self.issuers.get()?.name_of(token));
+        self.refused.note(connection.peer(), issuer.as_deref().unwrap_or("own"), why);
+        Refusal::InvalidToken
+    }
+
     fn holder(
         &self,
         connection: &ConnectionIdentity,
         token: &str,
         directory: &dyn Directory,
-    ) -> Result<Caller, Refusal> {
+    ) -> Result<Caller, Invalid> {
         if let Some(issued) = self.issued(connection, token) {
             let issued = issued?;
             let Named { tenant, user, groups } = &issued.matched.named;
             let keyspace = match tenant {
                 TenantOf::Default => KeyspaceId::DEFAULT,
-                TenantOf::Named(tenant) => {
-                    directory.keyspace_of_tenant(tenant).ok_or(Refusal::InvalidToken)?
-                }
+                TenantOf::Named(tenant) => directory.keyspace_of_tenant(tenant).ok_or(Invalid::Tenant)?,
             };
             return Ok(Caller::User {
                 keyspace,
@@ -177,17 +198,20 @@ impl Identifier {
                 let found = match connection.recall(token) {
                     Some(Remembered::Simple(found)) => found,
                     Some(Remembered::Jwt(_) | Remembered::Issued(_)) | None => {
-                        let found = tokens.find(token).ok_or(Refusal::InvalidToken)?;
+                        let found = tokens.find(token).ok_or_else(|| self.of_nobody(token))?;
                         connection.remember(token, Remembered::Simple(found.clone()));
                         found
                     }
                 };
                 let Holder { keyspace, user } = found.holder();
-                let auth = directory.auth(*keyspace).ok_or(Refusal::InvalidToken)?;
+                let auth = directory.auth(*keyspace).ok_or(Invalid::Tenant)?;
                 let current = auth.users.get(user.as_ref()).map(|user| user.credential_revision);
                 let is_current = current == Some(found.credential_revision());
-                if !is_current || !found.touch(Instant::now(), tokens.ttl()) {
-                    return Err(Refusal::InvalidToken);
+                if !is_current {
+                    return Err(Invalid::Outdated);
+                }
+                if !found.touch(Instant::now(), tokens.ttl()) {
+                    return Err(Invalid::Unknown);
                 }
                 Ok(Caller::User {
                     keyspace: *keyspace,
@@ -201,13 +225,13 @@ impl Identifier {
                 let claims = match connection.recall(token) {
                     Some(Remembered::Jwt(claims)) => claims,
                     Some(Remembered::Simple(_) | Remembered::Issued(_)) | None => {
-                        let claims = keys.verify(token)?;
+                        let claims = keys.verify(token).map_err(|why| self.others(token, why))?;
                         connection.remember(token, Remembered::Jwt(claims.clone()));
                         claims
                     }
                 };
                 if claims.is_expired() {
-                    return Err(Refusal::InvalidToken);
+                    return Err(Invalid::expired(claims.expires()));
                 }
                 Ok(Caller::User {
                     keyspace: keyspace_of_claims(&claims, directory)?,
@@ -221,7 +245,7 @@ impl Identifier {
     }
 
     /// What a token of an issuer in the rules says; None: it is of nobody there.
-    fn issued(&self, connection: &ConnectionIdentity, token: &str) -> Option<Result<Arc<Verified>, Refusal>> {
+    fn issued(&self, connection: &ConnectionIdentity, token: &str) -> Option<Result<Arc<Verified>, Invalid>> {
         let issuers = self.issuers.get()?;
         let verified = match connection.recall(token) {
             Some(Remembered::Issued(verified)) if issuers.still_holds(&verified) => verified,
@@ -233,14 +257,21 @@ impl Identifier {
                     connection.remember(token, Remembered::Issued(verified.clone()));
                     verified
                 }
-                Err(why) => {
-                    tracing::debug!(remote_addr = %connection.peer(), %why, "a token does not hold");
-                    return Some(Err(Refusal::InvalidToken));
-                }
+                Err(why) => return Some(Err(why)),
             },
         };
         let is_over = verified.is_expired(issuers::now());
-        Some(if is_over { Err(Refusal::InvalidToken) } else { Ok(verified) })
+        Some(if is_over { Err(Invalid::expired(verified.expires())) } else { Ok(verified) })
+    }
+
+    /// Why a token is none of ours that is of no issuer in the rules.
+    fn of_nobody(&self, token: &str) -> Invalid {
+        self.others(token, Invalid::Unknown)
+    }
+
+    /// What is wrong with a token of somebody else is that it is not of somebody whose tokens are taken.
+    fn others(&self, token: &str, why: Invalid) -> Invalid {
+        issuers::iss_of(token).map_or(why, Invalid::Issuer)
     }
 
     /// After what time to look again whether a token that a stream began with still holds; None: it does
@@ -358,11 +389,11 @@ fn is_of_others(connection: &ConnectionIdentity, keyspace: KeyspaceId, directory
     }
 }
 
-fn keyspace_of_claims(claims: &Claims, directory: &dyn Directory) -> Result<KeyspaceId, Refusal> {
+fn keyspace_of_claims(claims: &Claims, directory: &dyn Directory) -> Result<KeyspaceId, Invalid> {
     let Some(tenant) = &claims.tenant else { return Ok(KeyspaceId::DEFAULT) };
-    let keyspace = directory.keyspace_of_tenant(&tenant.name).ok_or(Refusal::InvalidToken)?;
+    let keyspace = directory.keyspace_of_tenant(&tenant.name).ok_or(Invalid::Tenant)?;
     match tenant.keyspace {
-        Some(number) if number != u64::from(keyspace.0) => Err(Refusal::InvalidToken),
+        Some(number) if number != u64::from(keyspace.0) => Err(Invalid::Tenant),
         Some(_) | None => Ok(keyspace),
     }
 }

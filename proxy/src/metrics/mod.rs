@@ -16,6 +16,7 @@ mod process;
 mod requests;
 mod rpc;
 mod tenants;
+mod tokens;
 mod webhook;
 
 use std::sync::{Arc, OnceLock};
@@ -29,7 +30,7 @@ pub(crate) use latency::{Latency, LatencyTotals};
 
 use crate::cli::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::http::Readers;
-use crate::identify::Lockout;
+use crate::identify::{Identifier, Lockout};
 use crate::limit::{Limiter, LimitsFile};
 use crate::policies::Policies;
 use crate::quota_webhook::Counts;
@@ -53,6 +54,8 @@ pub struct Metrics {
     pub limiter: OnceLock<Arc<Limiter>>,
     /// Likewise.
     pub lockout: OnceLock<Arc<Lockout>>,
+    /// Likewise.
+    pub identifier: OnceLock<Arc<Identifier>>,
     /// Set if limits are in a file.
     pub limits_file: OnceLock<Arc<LimitsFile>>,
     pub webhook: Arc<Counts>,
@@ -118,6 +121,9 @@ impl Metrics {
         }
         if let Some(lockout) = self.lockout.get() {
             lockouts::write(&mut page, lockout);
+        }
+        if let Some(identifier) = self.identifier.get() {
+            tokens::write(&mut page, identifier);
         }
         webhook::write(&mut page, &self.webhook);
         process::write(&mut page);

@@ -18,9 +18,10 @@ use jsonwebtoken::{Algorithm, Validation};
 use serde_json::{Map, Value};
 
 pub use key_set::KeySet;
-pub use remote::Location;
+pub use remote::{Location, Standing};
 
-use super::rules::{IssuerSource, KeysFrom, Match, Rules, Unnamed};
+use super::invalid::{Invalid, shown};
+use super::rules::{IssuerSource, KeysFrom, Match, Rules};
 use crate::tls::ReloadingTls;
 use remote::Remotes;
 
@@ -44,27 +45,6 @@ pub struct Verified {
     issuer: Arc<str>,
     /// Of the rules by which it was named.
     generation: u64,
-}
-
-/// Why a token is good for nothing. For operators; clients read etcd's text.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Invalid {
-    #[error("it is no JWT")]
-    Malformed,
-    #[error("algorithm `{0}` is not among those of its issuer")]
-    Algorithm(String),
-    #[error("its header marks `{0}` as critical, which is not known here")]
-    Critical(String),
-    #[error("the keys of its issuer are not there")]
-    NoKeys,
-    #[error("its issuer has no key `{0}`")]
-    UnknownKey(String),
-    #[error("{0}")]
-    Refused(String),
-    #[error("it lives longer than the tokens of its issuer may")]
-    LivesTooLong,
-    #[error("{0}")]
-    Unnamed(#[from] Unnamed),
 }
 
 impl Verified {
@@ -135,12 +115,34 @@ impl Issuers {
         keys.is_some_and(|keys| Arc::ptr_eq(&keys, &verified.keys))
     }
 
+    /// What the rules call the issuer that a token says it is of.
+    pub(super) fn name_of(&self, token: &str) -> Option<Arc<str>> {
+        let loaded = self.tls.current();
+        issuer_of(loaded.trust.rules(), token).map(|issuer| issuer.name.clone())
+    }
+
+    /// Of those whose keys are fetched.
+    pub fn standings(&self) -> Vec<(Arc<str>, Standing)> {
+        let loaded = self.tls.current();
+        let fetched = loaded.trust.rules().issuers.iter().filter_map(|issuer| match &issuer.keys {
+            KeysFrom::File { .. } => None,
+            KeysFrom::Url(location) => Some((issuer.name.clone(), self.remotes.standing(location))),
+        });
+        fetched.collect()
+    }
+
     fn keys(&self, issuer: &IssuerSource) -> Option<Arc<KeySet>> {
         match &issuer.keys {
             KeysFrom::File { set, .. } => Some(set.clone()),
             KeysFrom::Url(location) => self.remotes.keys(location),
         }
     }
+}
+
+/// What a token has as `iss`; nothing is verified.
+pub fn iss_of(token: &str) -> Option<String> {
+    let claims: Map<String, Value> = jsonwebtoken::dangerous::insecure_decode_claims(token).ok()?;
+    Some(shown(&claims.get("iss")?.to_string()))
 }
 
 /// Which issuer a token says it is of; nothing is verified.
@@ -166,13 +168,13 @@ pub fn check(
     token: &str,
     now: u64,
 ) -> Result<Checked, Invalid> {
-    let header = jsonwebtoken::decode_header(token).map_err(|_| Invalid::Malformed)?;
+    let header = jsonwebtoken::decode_header(token).map_err(|_| Invalid::header(token))?;
     if !issuer.algorithms.contains(&header.alg) {
         return Err(Invalid::Algorithm(format!("{:?}", header.alg)));
     }
     // Whoever does not know a critical header must refuse the token, and we know none (RFC 7515, 4.1.11).
     if let Some(critical) = &header.crit {
-        return Err(Invalid::Critical(critical.join(", ")));
+        return Err(Invalid::Critical(shown(&critical.join(", "))));
     }
     let id = header.kid.as_deref();
     let key = keys.find(id, header.alg).ok_or_else(|| {
@@ -180,15 +182,17 @@ pub fn check(
         if keys.has(Some(&id)) {
             Invalid::Algorithm(format!("{:?}", header.alg))
         } else {
-            Invalid::UnknownKey(id)
+            Invalid::UnknownKey(shown(&id))
         }
     })?;
-    let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, key, &validation(issuer, header.alg))
-        .map_err(|error| match error.kind() {
+    let validation = validation(issuer, header.alg);
+    let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, key, &validation).map_err(|error| {
+        match error.kind() {
             // Without an id a key that is gone looks like a signature that is wrong.
             ErrorKind::InvalidSignature if id.is_none() => Invalid::UnknownKey(String::new()),
-            _ => Invalid::Refused(error.to_string()),
-        })?;
+            _ => Invalid::of(&error, token, &validation),
+        }
+    })?;
     let claims = decoded.claims;
     let seconds = |name: &str| claims.get(name).and_then(super::jwt::whole_number);
     let leeway = issuer.leeway.as_secs();

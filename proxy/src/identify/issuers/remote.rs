@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Uri;
@@ -56,6 +56,20 @@ struct Remote {
     tried: Mutex<Option<Instant>>,
     /// Failures in a row are told once.
     is_failing: AtomicBool,
+    failures: AtomicU64,
+    /// That there are no keys was told.
+    is_without: AtomicBool,
+}
+
+/// How it stands with keys that are fetched.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Standing {
+    /// Since they were last fetched; None: they never were.
+    pub age: Option<Duration>,
+    /// Whether tokens are checked with them.
+    pub usable: bool,
+    /// Tries that failed, since the start.
+    pub failures: u64,
 }
 
 struct Good {
@@ -70,6 +84,13 @@ impl Remotes {
         let remote = self.of.read().get(location).cloned()?;
         let good = remote.good.read();
         good.as_ref().filter(|good| good.at.elapsed() <= location.usable_for).map(|good| good.set.clone())
+    }
+
+    pub(super) fn standing(&self, location: &Location) -> Standing {
+        let Some(remote) = self.of.read().get(location).cloned() else { return Standing::default() };
+        let age = remote.good.read().as_ref().map(|good| good.at.elapsed());
+        let usable = age.is_some_and(|age| age <= location.usable_for);
+        Standing { age, usable, failures: remote.failures.load(Ordering::Relaxed) }
     }
 
     /// Returns at once.
@@ -131,19 +152,40 @@ impl Remote {
                         *good = Some(Good { set: Arc::new(set), text: text.to_vec(), at });
                     }
                 }
+                self.is_without.store(false, Ordering::Relaxed);
                 if self.is_failing.swap(false, Ordering::Relaxed) {
                     tracing::info!(url = %location.url, "an issuer's keys can be fetched again");
                 }
             }
             Err(error) => {
-                if !self.is_failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(
-                        url = %location.url,
-                        error,
-                        "an issuer's keys cannot be fetched: the last good ones are used while they may be; trying again"
-                    );
-                }
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                let age = self.good.read().as_ref().map(|good| good.at.elapsed());
+                self.tell(location, &error, age.and_then(|age| location.usable_for.checked_sub(age)));
             }
+        }
+    }
+
+    /// That they cannot be fetched, once, and once more when there are none. `left`: how long the last ones may be used.
+    fn tell(&self, location: &Location, error: &str, left: Option<Duration>) {
+        let was_failing = self.is_failing.swap(true, Ordering::Relaxed);
+        match left {
+            Some(left) if !was_failing => {
+                let minutes = left.as_secs() / 60;
+                tracing::error!(
+                    url = %location.url,
+                    error,
+                    minutes,
+                    "an issuer's keys cannot be fetched: the last good ones are used for so many minutes more; trying again"
+                );
+            }
+            None if !self.is_without.swap(true, Ordering::Relaxed) => {
+                tracing::error!(
+                    url = %location.url,
+                    error,
+                    "an issuer's keys cannot be fetched, and there are none that may be used: its tokens are refused; trying again"
+                );
+            }
+            Some(_) | None => {}
         }
     }
 }
@@ -151,6 +193,30 @@ impl Remote {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_issuer_that_is_down_is_counted_and_its_last_keys_age() {
+        // Nobody listens on port 1.
+        let url = Uri::from_static("https://127.0.0.1:1/jwks");
+        let location = Location { url, ca: None, usable_for: Duration::from_secs(60) };
+        let remotes = Remotes::default();
+        assert_eq!(remotes.standing(&location), Standing::default());
+        let timing = Timing { pause: Duration::ZERO, refresh: Duration::ZERO };
+        for failures in 1..=2 {
+            remotes.round(std::slice::from_ref(&location), timing).await;
+            assert_eq!(remotes.standing(&location), Standing { age: None, usable: false, failures });
+        }
+        let remote = remotes.of.read()[&location].clone();
+        assert!(remote.is_without.load(Ordering::Relaxed), "that there are none was told");
+        let set = crate::identify::issuers::tests::any_keys();
+        for (age, usable) in [(0, true), (59, true), (61, false)] {
+            let at = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
+            *remote.good.write() = Some(Good { set: set.clone(), text: Vec::new(), at });
+            let standing = remotes.standing(&location);
+            assert_eq!((standing.age.unwrap().as_secs(), standing.usable), (age, usable));
+            assert_eq!(remotes.keys(&location).is_some(), usable);
+        }
+    }
 
     #[test]
     fn nobody_is_asked_more_often_than_the_pause_allows() {
