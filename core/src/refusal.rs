@@ -155,9 +155,7 @@ pub enum Refusal {
     #[error("the bundle cannot be used: {0}")]
     BundleUnusable(String),
     /// What it gives, in words.
-    #[error(
-        "it gives what whoever applies it does not hold: {0}; the verb `escalate` would allow it, and so would signatures where the server asks for them"
-    )]
+    #[error("it gives what whoever applies it does not hold: {0}; the verb `escalate` would allow it")]
     BundleGives(String),
     #[error("parts of the bundle are missing: it was not sent whole, or another one was sent meanwhile")]
     BundleIncomplete,

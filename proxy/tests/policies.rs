@@ -138,6 +138,7 @@ async fn a_bundle_gives_and_takes_rights_beside_users_and_roles() {
     );
     let drift = says(&server, &["drift"], 1);
     assert!(drift.contains("alice") && drift.contains("gains write"), "{drift}");
+    assert!(!drift.contains("root"), "root's own rights are no drift: {drift}");
     let exported = first.path().join("exported");
     says(&server, &["export", exported.to_str().unwrap()], 0);
     let rows = fs::read_to_string(exported.join("policy.csv")).unwrap();

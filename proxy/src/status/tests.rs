@@ -129,7 +129,7 @@ fn table() -> Vec<(Refusal, Code, &'static str)> {
             R::BundleGives("default: user:ops gains write /x/*".to_owned()),
             PermissionDenied,
             "keygate: it gives what whoever applies it does not hold: default: user:ops gains write /x/*; the verb \
-             `escalate` would allow it, and so would signatures where the server asks for them",
+             `escalate` would allow it",
         ),
     ]
 }
