@@ -98,6 +98,15 @@ impl Caller {
         }
     }
 
+    /// The same for what lasts: how old a token is, is asked where a stream or a watch begins, and not when a change of policy
+    /// has it decided again.
+    pub fn begun(mut self) -> Self {
+        if let Self::User { evidence: Evidence::Jwt { auth_revision }, .. } = &mut self {
+            *auth_revision = None;
+        }
+        self
+    }
+
     /// What a log entry keeps of a caller: keyspace and name.
     pub(crate) fn by_name(keyspace: KeyspaceId, name: Option<&str>) -> Self {
         match name {

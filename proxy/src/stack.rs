@@ -181,6 +181,7 @@ pub fn watch(
     let seat = context.limiter.watcher(request, &admission)?;
     let payer = admission.into_payer(&context.limiter);
     let endpoint = context.endpoint;
+    let caller = caller.begun();
     let decide = move |view: &View| {
         let until = authorize::decided_until(view, &caller)?;
         let permit = authorize::obtain(endpoint, view, &caller, operation.clone())?;

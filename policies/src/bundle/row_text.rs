@@ -7,13 +7,14 @@ use super::escape::unescape;
 use super::finding::{Finding, Rule};
 use super::pattern::{self, Bare};
 use super::row::{Effect, Link, OnPartial, Row, RowAction, Subject, Tenant, Verb};
-use keygate_core::{DEFAULT_TENANT, KeyRange, TenantName};
+use keygate_core::KeyRange;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(crate) const POLICY: &str = "policy.csv";
 pub(crate) const ROLES: &str = "roles.csv";
 const NAME_LIMIT: usize = 256;
+const TENANT_LIMIT: usize = 63;
 const SUBJECTS: &str = "`user:NAME`, `group:NAME`, `role:NAME`, `user:*`";
 
 /// Makes rows, and keeps one copy of each name and condition.
@@ -174,7 +175,8 @@ impl Reader {
             return Ok(Tenant::Every);
         }
         if !is_tenant_name(text) {
-            let accepted = "what `keygate tenant create` takes: `a`-`z`, `0`-`9` and `-` inside, at most 63; `default`; `*`";
+            let accepted =
+                "letters, digits, `.`, `_`, `-`, at most 63, the first a letter or digit; `default`; `*`";
             return Err(value(format!("`{text}` is no tenant's name"), accepted));
         }
         Ok(Tenant::Named(self.kept(text)))
@@ -207,9 +209,10 @@ impl Reader {
     }
 }
 
-/// One that a tenant can have, or that of the default keyspace.
 pub(crate) fn is_tenant_name(text: &str) -> bool {
-    text == DEFAULT_TENANT || TenantName::parse(text).is_some()
+    text.len() <= TENANT_LIMIT
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
 }
 
 fn keys(text: &str, action: Option<&RowAction>) -> Result<KeyRange, Broken> {

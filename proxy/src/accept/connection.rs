@@ -11,15 +11,16 @@ use std::time::{Duration, SystemTime};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::Acceptor;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tonic::body::Body;
 
 use super::flood::Flood;
-use super::handler::{Handler, Served};
+use super::handler::{Handler, Served, is_grpc};
 use super::lapse::Presented;
 use super::listener::Endpoint;
 use super::log_budget::Line;
@@ -33,6 +34,7 @@ use super::worth::Standing;
 use crate::http::Pages;
 use crate::identify::{ConnectionIdentity, Proof, Shown, Source};
 use crate::metrics::{ConnectionMetrics, Traffic};
+use crate::rpc::methods;
 use crate::tls::{Certified, Loaded, PLATFORM_ONLY, ReloadingTls};
 
 /// A request's headers in all. A JWT may take 8 KiB of it.
@@ -84,9 +86,13 @@ pub(super) async fn serve(
     drain: watch::Receiver<Drain>,
 ) {
     let (source, standing) = (Source::of(accepted.peer.ip()), Standing::default());
-    standing.set(shared.bad_names.has(source, std::time::Instant::now()));
+    // Probes of the machine come from addresses that may be many clients'.
+    let is_bad = accepted.endpoint.pages != Pages::Monitoring
+        && shared.bad_names.has(source, std::time::Instant::now());
+    standing.set(is_bad);
     let slow_lane = thread.slow_lane.clone();
-    let serving = Box::pin(serve_anywhere(shared.clone(), thread, accepted, drain, standing.clone()));
+    let home = Home(Handle::current());
+    let serving = Box::pin(serve_anywhere(shared.clone(), thread, home, accepted, drain, standing.clone()));
     if slow_lane::serve(serving, &standing, &slow_lane, &shared.metrics).await.is_none() {
         worker::report_panic();
     }
@@ -99,6 +105,7 @@ pub(super) async fn serve(
 async fn serve_anywhere(
     shared: Arc<Shared>,
     thread: Thread,
+    home: Home,
     accepted: Accepted,
     drain: watch::Receiver<Drain>,
     standing: Standing,
@@ -142,7 +149,7 @@ async fn serve_anywhere(
     let io = TokioIo::new(stream);
     let outcome = match spoken {
         Spoken::Http2 => {
-            let connection = http2_builder(&shared.limits).serve_connection(io, service);
+            let connection = http2_builder(&shared.limits, home).serve_connection(io, service);
             in_turns(&turns, stay.finish(Box::pin(connection))).await
         }
         Spoken::Http1 => {
@@ -372,19 +379,22 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
 
     fn call(&self, request: Request<Incoming>) -> Infallibly {
         let open = (!self.probation.is_over()).then(|| self.probation.request());
+        let pays = is_grpc(&request) && !methods::is_endless(request.uri().path());
         let served = self.handler.serve(&self.endpoint, &self.identity, request);
         let served = match open {
             None => served,
             Some(open) => Box::pin(async move { served.await.map(|answer| open.around(answer)) }),
         };
-        Infallibly { served, standing: self.standing.clone() }
+        Infallibly { served, pays: pays.then(|| self.standing.clone()) }
     }
 }
 
 /// What hyper wants to see as a result.
 struct Infallibly {
     served: Served,
-    standing: Standing,
+    /// Of a call that has been done when its answer begins. A stream begins before anything is done, also a stranger's, and
+    /// a page is nothing that somebody works for.
+    pays: Option<Standing>,
 }
 
 impl Future for Infallibly {
@@ -392,8 +402,8 @@ impl Future for Infallibly {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
         self.served.as_mut().poll(cx).map(|response| {
-            if !is_refusal(&response) {
-                self.standing.served();
+            if let Some(standing) = self.pays.take_if(|_| !is_refusal(&response)) {
+                standing.served();
             }
             Ok(response)
         })
@@ -405,10 +415,21 @@ fn is_refusal(response: &Response<Body>) -> bool {
     !response.status().is_success() || response.headers().contains_key(tonic::Status::GRPC_STATUS)
 }
 
-fn http2_builder(limits: &HttpLimits) -> http2::Builder<TokioExecutor> {
+/// The serving thread that the connection was given to. Its requests run there wherever the connection's frames are read: what
+/// they use of the engine is that thread's, and a watch outlasts a bad minute.
+#[derive(Clone)]
+struct Home(Handle);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Home {
+    fn execute(&self, request: F) {
+        drop(self.0.spawn(request));
+    }
+}
+
+fn http2_builder(limits: &HttpLimits, home: Home) -> http2::Builder<Home> {
     /// Further away than any process lives, near enough for clocks to add.
     const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(home);
     builder
         .timer(TokioTimer::new())
         // hyper's default of 200 makes Go clients hang that open one stream for each watch.
@@ -438,7 +459,7 @@ trait Graceful: Future<Output = hyper::Result<()>> {
     fn begin_shutdown(self: Pin<&mut Self>);
 }
 
-impl Graceful for http2::Connection<TokioIo<ClientStream>, ConnectionService, TokioExecutor> {
+impl Graceful for http2::Connection<TokioIo<ClientStream>, ConnectionService, Home> {
     fn begin_shutdown(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }

@@ -75,7 +75,10 @@ impl Handler for Stages {
             *refusal.status_mut() = StatusCode::FORBIDDEN;
             return Box::pin(std::future::ready(refusal));
         }
-        let (pages, which) = (self.pages.clone(), endpoint.pages.shown_to(connection.shown()));
+        // At a tenant's host the platform's own are nobody too.
+        let is_tenants = connection.server_name().is_some_and(|host| self.tenant_of_host(host).is_some());
+        let which = if is_tenants { endpoint.pages } else { endpoint.pages.shown_to(connection.shown()) };
+        let pages = self.pages.clone();
         Box::pin(async move {
             let response = pages.respond(which, request.method(), request.uri()).await;
             response.map(Body::new)
@@ -84,7 +87,7 @@ impl Handler for Stages {
 }
 
 /// As etcd tells them apart.
-fn is_grpc<B>(request: &Request<B>) -> bool {
+pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
     let kind = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
     request.version() == Version::HTTP_2 && kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }

@@ -1,8 +1,8 @@
 //! One thread with a quarter of a processor, for connections that cost more than they are worth ([`super::worth`]).
 //!
 //! A flood on a serving thread makes each request on that thread wait for its turn, and floods on all of them leave no
-//! processor free. So the task of such a connection, with the requests that it begins from then on, runs on a thread that
-//! all of its kind share, until it has behaved for a while.
+//! processor free. So the task of such a connection, which does its TLS and its frames, runs on a thread that
+//! all of its kind share, until it has behaved for a while. Its requests stay with their serving thread.
 //!
 //! That thread gives way, and it rests after each piece of work. A low priority alone would not do: a thread that is woken
 //! on a processor where another one is busy is let in after milliseconds, whatever their priorities (measured: p99 of puts

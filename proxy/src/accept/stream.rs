@@ -137,6 +137,8 @@ impl ClientStream {
         loop {
             let seen = &self.ahead[..self.to];
             if !PREFACE.starts_with(seen) {
+                // One request at a time: no account is kept.
+                self.standing.set(false);
                 return Ok(Some(Spoken::Http1));
             }
             if seen.len() == PREFACE.len() {

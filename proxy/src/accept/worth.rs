@@ -1,7 +1,7 @@
 //! What an HTTP/2 connection makes the server do, against what the server does for it in earnest.
 //!
 //! Each frame costs, a header's bytes cost more than others (they may say much in little), a new request costs most.
-//! Requests that are served pay for themselves many times over, bytes that are sent pay for the frames that take them; what
+//! Calls that are served (not streams, which begin before anything is done) pay for themselves many times over, bytes that are sent pay for the frames that take them; what
 //! is refused pays nothing. Who is in debt belongs to the slow lane ([`super::slow_lane`]) until time or honest requests have
 //! paid: his work gives way to that of others, and nothing else happens to him. So the estimates may be rough. A clock is
 //! asked only of those in debt.
@@ -47,7 +47,8 @@ impl Standing {
         self.0.slow.load(Ordering::Relaxed)
     }
 
-    /// When it was last looked at. Who only has a bad name is slow without it.
+    /// When it was last looked at, and by more than the beginning of a connection costs. Who only has a bad name is slow
+    /// without it.
     pub(super) fn is_in_debt(&self) -> bool {
         self.0.in_debt.load(Ordering::Relaxed)
     }
@@ -121,7 +122,7 @@ impl Worth {
             self.earn(i64::try_from(passed).unwrap_or(i64::MAX).saturating_mul(A_SECOND) / 1_000_000);
         }
         self.standing.set(self.left < enough);
-        self.standing.0.in_debt.store(self.left < 0, Ordering::Relaxed);
+        self.standing.0.in_debt.store(self.left < -ALLOWANCE, Ordering::Relaxed);
     }
 
     fn earn(&mut self, worth: i64) {
@@ -199,7 +200,7 @@ mod tests {
         let (mut worth, standing, start) = begun();
         (0..1_000_000).for_each(|_| worth.frame(6, 8));
         worth.decide(|| start);
-        assert!(standing.is_slow());
+        assert!(standing.is_slow() && standing.is_in_debt());
         worth.decide(|| start + Duration::from_secs(3));
         assert!(standing.is_slow(), "it has no more than paid");
         worth.decide(|| start + Duration::from_millis(3_100));
@@ -222,7 +223,7 @@ mod tests {
         assert!(standing.is_slow() && !standing.is_in_debt());
         worth.frame(HEADERS, 100);
         worth.decide(|| now);
-        assert!(standing.is_slow() && standing.is_in_debt());
+        assert!(standing.is_slow() && !standing.is_in_debt(), "it has only begun");
         standing.served();
         worth.frame(HEADERS, 100);
         worth.decide(|| now);

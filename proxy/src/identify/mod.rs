@@ -167,8 +167,8 @@ impl Identifier {
 
     /// Says so to the operator, and to the client what etcd says.
     fn refuse(&self, connection: &ConnectionIdentity, token: Option<&str>, why: &Invalid) -> Refusal {
-        let issuer = token.and_then(|token| self.issuers.get()?.name_of(token));
-        self.refused.note(connection.peer(), issuer.as_deref().unwrap_or("own"), why);
+        let issuer = || token.and_then(|token| self.issuers.get()?.name_of(token));
+        self.refused.note(connection.peer(), issuer, why);
         Refusal::InvalidToken
     }
 

@@ -2,6 +2,7 @@
 //! riddle. A flood of them does not fill the log, and no line has a token in it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -15,12 +16,13 @@ pub struct RefusedTokens {
 }
 
 impl RefusedTokens {
-    /// `issuer` is what the operator calls it, or `own`.
-    pub(super) fn note(&self, peer: SocketAddr, issuer: &str, why: &Invalid) {
+    /// `issuer` is what the operator calls it, None: it is our own. It costs something, and is asked when a line is written.
+    pub(super) fn note(&self, peer: SocketAddr, issuer: impl FnOnce() -> Option<Arc<str>>, why: &Invalid) {
         let reason = why.reason();
         self.counts[reason as usize].fetch_add(1, Ordering::Relaxed);
         let LogLine::Write { left_out } = self.lines.ask(Instant::now()) else { return };
-        let reason = reason.name();
+        let issuer = issuer();
+        let (reason, issuer) = (reason.name(), issuer.as_deref().unwrap_or("own"));
         match why {
             // Clients meet this every few minutes, log in again and go on.
             Invalid::Unknown | Invalid::Expired { .. } => {
