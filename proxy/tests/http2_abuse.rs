@@ -50,6 +50,8 @@ const WATCH: &str = "/etcdserverpb.Watch/Watch";
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Attack {
     RapidReset,
+    /// Of streams, whose answers begin before anything is done.
+    WatchReset,
     SettingsFlood,
     PingFlood,
     /// Nothing that the server says is read.
@@ -78,8 +80,9 @@ enum Attack {
     ZeroWindowEvents,
 }
 
-const ATTACKS: [Attack; 18] = [
+const ATTACKS: [Attack; 19] = [
     Attack::RapidReset,
+    Attack::WatchReset,
     Attack::SettingsFlood,
     Attack::PingFlood,
     Attack::PingFloodUnread,
@@ -126,6 +129,24 @@ impl Hostile {
             _ => u32::MAX,
         };
         Self { attack, token, stream: 1, streams_left }
+    }
+
+    /// Frames or requests without end, of which the server does none in earnest.
+    fn is_flood(attack: Attack) -> bool {
+        matches!(
+            attack,
+            Attack::RapidReset
+                | Attack::WatchReset
+                | Attack::SettingsFlood
+                | Attack::PingFlood
+                | Attack::PingFloodUnread
+                | Attack::PriorityFlood
+                | Attack::WindowUpdateFlood
+                | Attack::UnknownFrames
+                | Attack::LongHeaders
+                | Attack::TinyData
+                | Attack::UnreadRefusals
+        )
     }
 
     fn reads(&self) -> bool {
@@ -191,8 +212,9 @@ impl Hostile {
         self.streams_left -= 1;
         let stream = self.stream;
         match self.attack {
-            Attack::RapidReset => {
-                let stream = self.open(bytes, PUT, END_HEADERS);
+            Attack::RapidReset | Attack::WatchReset => {
+                let path = if self.attack == Attack::WatchReset { WATCH } else { PUT };
+                let stream = self.open(bytes, path, END_HEADERS);
                 frame(bytes, Frame::ResetStream, 0, stream, &8_u32.to_be_bytes());
             }
             Attack::SettingsFlood => frames::settings(bytes, &[(1, 4096), (4, 65_535)]),
@@ -314,6 +336,13 @@ fn median(figures: &mut [Duration]) -> Duration {
     figures[figures.len() / 2]
 }
 
+/// How often a connection was put on the slow lane.
+async fn slowed(server: &Server) -> u64 {
+    let page = server.page("/metrics").await;
+    let line = page.lines().find_map(|line| line.strip_prefix("keygate_connections_slowed_total "));
+    line.unwrap().parse().unwrap()
+}
+
 /// A tenant's token for its root.
 async fn tenant(server: &Server, name: &str) -> (Caller, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_keygate"))
@@ -375,6 +404,7 @@ async fn hostile_connections_of_one_tenant_neither_fill_memory_nor_shut_out_anot
         for shown in [Some(&token), None] {
             let before = server.memory().resident_mib();
             server.forget_peak();
+            let slow_before = slowed(&server).await;
             let (mut worked, done) = (Duration::ZERO, Arc::<Done>::default());
             let (mut alone, mut beside, mut requests) = (Vec::new(), Vec::new(), 0);
             for _ in 0..if strict { STRICT_ROUNDS } else { 1 } {
@@ -407,6 +437,9 @@ async fn hostile_connections_of_one_tenant_neither_fill_memory_nor_shut_out_anot
             );
             if done.written.load(Ordering::Relaxed) == 0 {
                 failures.push(format!("{which:?} by {by}: nothing was written"));
+            }
+            if Hostile::is_flood(which) && slowed(&server).await == slow_before {
+                failures.push(format!("{which:?} by {by}: no connection was slowed"));
             }
             if grown > MOST_MIB {
                 failures.push(format!("{which:?} by {by}: the process grew by {grown:.0} MiB"));
