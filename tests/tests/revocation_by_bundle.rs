@@ -145,12 +145,7 @@ async fn a_watch_shows_nothing_of_a_key_above_the_revision_of_the_bundle_that_hi
         // They are all still open, and see what was hidden.
         let mark = put(&root, "h/mark").await.unwrap();
         for (marked, _) in &watching {
-            let seen = async {
-                while marked.load(Ordering::SeqCst) < mark {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(60), seen).await.expect("it is shown again");
+            until_seen(marked, mark).await;
         }
     }
     stop.store(true, Ordering::SeqCst);
@@ -159,6 +154,11 @@ async fn a_watch_shows_nothing_of_a_key_above_the_revision_of_the_bundle_that_hi
         visible.extend(writer.await.unwrap());
     }
     visible.sort_unstable();
+    // A bundle that takes the right away ends watches at once, also those that are behind.
+    let mark = put(&root, "h/mark").await.unwrap();
+    for (marked, _) in &watching {
+        until_seen(marked, mark).await;
+    }
     apply(&root, REVOKES[0], rounds * 2 + 2).await;
     put(&root, "v/after").await.unwrap();
     let mut events = 0;
@@ -169,6 +169,15 @@ async fn a_watch_shows_nothing_of_a_key_above_the_revision_of_the_bundle_that_hi
     }
     println!("hidden: {rounds} bundles, {hidden} revisions while hidden, {events} visible events checked");
     assert!(hidden > 50 && events > 1_000, "too little was tried to mean anything");
+}
+
+async fn until_seen(marked: &AtomicI64, mark: i64) {
+    let seen = async {
+        while marked.load(Ordering::SeqCst) < mark {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), seen).await.expect("it is shown again");
 }
 
 /// Puts a hidden and a visible key in turn. Answers the revisions of the visible ones.
