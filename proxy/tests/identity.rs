@@ -281,14 +281,21 @@ fn a_certificate_is_explained_without_a_server() {
     assert!(text.contains("user         root\n") && text.contains("authority    platform\n"), "{text}");
 }
 
-#[test]
-fn a_token_is_explained_without_a_server() {
-    use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
-    let directory = tempfile::tempdir().unwrap();
-    let at = |name: &str| directory.path().join(name).display().to_string();
+/// An issuer's new key; the public half is written to this file.
+fn issuer_key(key_set: &str) -> jsonwebtoken::EncodingKey {
+    use jsonwebtoken::{Algorithm, EncodingKey, jwk::Jwk};
     let key = EncodingKey::from_ec_der(&rcgen::KeyPair::generate().unwrap().serialize_der());
     let jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
-    std::fs::write(at("jwks.json"), serde_json::json!({ "keys": [jwk] }).to_string()).unwrap();
+    std::fs::write(key_set, serde_json::json!({ "keys": [jwk] }).to_string()).unwrap();
+    key
+}
+
+#[test]
+fn a_token_is_explained_without_a_server() {
+    use jsonwebtoken::{Algorithm, Header};
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let key = issuer_key(&at("jwks.json"));
     let rules = "
 issuers: [{name: corp, issuer: 'https://login.test', audiences: [keygate], algorithms: [ES256], keys-file: jwks.json, tenant: pay}]
 rules: [{name: people, issuer: corp, claims: {sub: '{name}'}, user: '{name}', groups-claim: groups}]
@@ -334,12 +341,10 @@ rules: [{name: people, issuer: corp, claims: {sub: '{name}'}, user: '{name}', gr
 /// A client that is refused at night is no riddle, and an issuer that is down is seen.
 #[tokio::test]
 async fn tokens_that_do_not_hold_are_counted_and_told_with_their_reason() {
-    use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
+    use jsonwebtoken::{Algorithm, Header};
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).display().to_string();
-    let key = EncodingKey::from_ec_der(&rcgen::KeyPair::generate().unwrap().serialize_der());
-    let jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
-    std::fs::write(at("jwks.json"), serde_json::json!({ "keys": [jwk] }).to_string()).unwrap();
+    let key = issuer_key(&at("jwks.json"));
     // Nobody listens on port 1.
     let rules = "
 platform: common-names
