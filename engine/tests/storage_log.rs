@@ -183,6 +183,73 @@ fn a_damaged_file_header_stops_the_start() {
     }
 }
 
+/// raft-engine believes the alignment in a header, and would ask for as much memory. A file without header it would go on
+/// with in a format that no start accepts.
+#[test]
+fn a_last_file_whose_header_is_damaged_or_missing_is_cut_and_begun_again() {
+    const ALIGNMENT: usize = 61;
+    const HEADER: usize = 69;
+    let flips = (ALIGNMENT..ALIGNMENT + 8).map(|at| (at, 0x40)).chain([(0, 0x40), (ALIGNMENT - 1, 3)]);
+    let cuts = [0, 1, 60, 68, HEADER];
+    type Damage = Box<dyn Fn(&mut Vec<u8>)>;
+    let flips = flips.map(|(at, xor)| -> Damage {
+        Box::new(move |file| {
+            file[at] ^= xor;
+            // The write behind it is torn too.
+            file[HEADER + 40..].fill(0);
+        })
+    });
+    let cuts = cuts.map(|length| -> Damage { Box::new(move |file| file.truncate(length)) });
+    for (number, damage) in flips.chain(cuts).enumerate() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = open(directory.path());
+        log.append(&[entry(1, 1, "only")], None, true).unwrap();
+        let copy = killed(directory.path());
+        let (file, _) = locate(copy.path(), b"only");
+        edit(&file, |content| damage(content));
+        let is_empty = fs::metadata(&file).unwrap().len() <= HEADER as u64;
+        let mut report = OpenReport::default();
+        let mut log = RaftLog::open(copy.path(), options(), &mut report).unwrap();
+        let found: Vec<_> = report.findings.iter().map(|finding| (&finding.file, finding.offset)).collect();
+        assert_eq!(found, if is_empty { vec![] } else { vec![(&file, 0)] }, "{number}");
+        assert_eq!(all(&log), []);
+        // Of a length of its own: raft-engine remembers the last block that a thread has read, of whichever log it was.
+        let again = entry(1, 1, vec![b'x'; 10 + number]);
+        log.append(std::slice::from_ref(&again), None, true).unwrap();
+        let copy = killed(copy.path());
+        assert_eq!(all(&open(copy.path())), [again], "{number}");
+    }
+}
+
+/// What is whole was not torn, whatever is wrong with it or in front of it: of a later version, perhaps.
+#[test]
+fn a_whole_write_is_never_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = open(directory.path());
+    log.append(&[entry(1, 1, "only")], None, true).unwrap();
+    let copy = killed(directory.path());
+    let (file, _) = locate(copy.path(), b"only");
+    let whole = fs::read(&file).unwrap();
+    let of_another_log = tempfile::tempdir().unwrap();
+    drop(open(of_another_log.path()));
+    let other_id = fs::read(of_another_log.path().join("LOGID")).unwrap();
+    for case in ["a header with another alignment", "records of another log"] {
+        match case {
+            "records of another log" => {
+                fs::write(&file, &whole).unwrap();
+                fs::write(copy.path().join("LOGID"), &other_id).unwrap();
+            }
+            _ => edit(&file, |content| content[61] ^= 0x40),
+        }
+        let before = fs::read(&file).unwrap();
+        let error = RaftLog::open(copy.path(), options(), &mut OpenReport::default()).unwrap_err();
+        let StorageError::Corrupt(damage) = &error else { panic!("{case}: {error:?}") };
+        assert_eq!(damage.file, file, "{case}");
+        assert!(damage.what.contains("whole"), "{case}: {error}");
+        assert_eq!(fs::read(&file).unwrap(), before, "{case}");
+    }
+}
+
 #[test]
 fn compaction_keeps_the_term_of_the_last_compacted_entry() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
 //! A data directory, damaged as the input says, and a start on it: refused with the place of the damage, or what is read
-//! is what was once written. Never a panic, never content that was not.
+//! is what was once written. Never a panic, never content that was not. What is written then is there at the next start.
 //!
 //! Damage is what disks and crashes do (flipped bits, lost sectors, lost tails), not what a forger of checksums does.
 #![no_main]
@@ -8,7 +8,7 @@
 mod base;
 
 use arbitrary::Arbitrary;
-use base::{Base, Opened, build, private_directory, start, write};
+use base::{Base, Opened, build, go_on, private_directory, start, write};
 use keygate_engine::storage::StorageError;
 use libfuzzer_sys::fuzz_target;
 use std::panic::{self, PanicHookInfo};
@@ -61,7 +61,10 @@ fuzz_target!(
         write(&files, directory.path());
         match start(directory.path()) {
             Err(error) => refused(&error, directory.path(), &input),
-            Ok(opened) => served(base, &opened, flips_only, &input),
+            Ok(opened) => {
+                served(base, &opened, flips_only, &input);
+                goes_on(directory.path(), &opened, &input);
+            }
         }
     }
 );
@@ -111,6 +114,15 @@ fn served(base: &Base, opened: &Opened, flips_only: bool, input: &Input) {
         let told = opened.findings.iter().any(|finding| !base.findings.contains(&finding.what));
         assert!(told, "{input:?}: entries were cut and nothing was reported");
     }
+}
+
+fn goes_on(directory: &Path, opened: &Opened, input: &Input) {
+    let gone_on = go_on(directory, &opened.log);
+    let (killed, entries) =
+        gone_on.unwrap_or_else(|error| panic!("{input:?}: nothing more can be written: {error}"));
+    let again =
+        start(killed.path()).unwrap_or_else(|error| panic!("{input:?}: the next start is refused: {error}"));
+    assert_eq!(again.log.entries, entries, "{input:?}");
 }
 
 /// The storage catches panics of the libraries below it over damaged bytes; libFuzzer's own hook would end the process

@@ -1,4 +1,4 @@
-//! The check of the log's files before raft-engine may open, and cut, them.
+//! The check of the log's files before raft-engine may open them.
 //!
 //! Promise: read only. Either every live byte was verified and the result is the log's true state, or the error names the
 //! damaged file and offset. What the tail of the last file may hold is decided by seals, as `docs/formats/log.md` says.
@@ -26,8 +26,18 @@ pub(super) struct Audit {
     /// Highest batch number seen anywhere, torn batches included.
     pub(super) highest_batch: u64,
     pub(super) findings: Vec<Finding>,
+    /// Where the last file of a queue ends, when that is not at its end: a torn write is behind, or what a recycled file held
+    /// before. 0: not even its header is whole.
+    pub(super) ends: Vec<End>,
     /// Purged files that a crash left behind; nothing reads them any more.
     pub(super) forgotten: Vec<PathBuf>,
+}
+
+/// The end of what counts in a file.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) file: PathBuf,
+    pub(super) offset: usize,
 }
 
 /// Verifies all files of the log directory.
@@ -43,10 +53,11 @@ pub(super) fn audit(directory: &Path, id: &LogId) -> Result<Audit, StorageError>
     let rewrite = walk.files(directory, ".rewrite")?;
     let torn_copies = walk.queue(&rewrite, Queue::Rewrite)?;
     let tail = walk.queue(&append, Queue::Append)?;
-    if let Some(tail) = tail {
-        walk.judge_tail(&tail)?;
+    if let Some(tail) = &tail {
+        walk.judge_tail(tail)?;
     }
     walk.check_complete(directory)?;
+    walk.audit.ends.extend(tail.iter().chain(&torn_copies).map(Tail::end));
     // Copies are cut only after the check that nothing depends on what is cut.
     if let Some(tail) = torn_copies.filter(|tail| tail.bytes[tail.offset..].iter().any(|byte| *byte != 0)) {
         walk.audit.findings.push(Finding {
@@ -76,6 +87,12 @@ struct Tail {
     offset: usize,
     reason: &'static str,
     bytes: Vec<u8>,
+}
+
+impl Tail {
+    fn end(&self) -> End {
+        End { file: self.file.clone(), offset: self.offset }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -117,9 +134,17 @@ impl Walk {
         for (at, file) in files.iter().enumerate() {
             let bytes = fs::read(&file.path).map_err(|e| StorageError::io(&file.path, "read", e))?;
             if let Err((offset, reason)) = self.file(&bytes, file, queue) {
+                let refused = |why| {
+                    let what = format!("{reason}, and {why}");
+                    Err(StorageError::corrupt(&file.path, format!("offset {offset}"), what))
+                };
                 if at + 1 < files.len() {
-                    let what = format!("{reason}, and later files follow");
-                    return Err(StorageError::corrupt(&file.path, format!("offset {offset}"), what));
+                    return refused("later files follow");
+                }
+                // A write that is torn is not whole, and what a recycled file held before has another number.
+                let next = offset.max(framing::FILE_HEADER);
+                if framing::read_batch(&bytes, next, file.number).is_ok() {
+                    return refused("a write that is whole is there");
                 }
                 return Ok(Some(Tail {
                     file: file.path.clone(),

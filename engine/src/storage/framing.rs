@@ -44,6 +44,12 @@ pub(super) enum Content<'a> {
     Delete,
 }
 
+/// What a file begins with.
+pub(super) fn file_header() -> Vec<u8> {
+    const ALIGNMENT: u64 = 0;
+    [FILE_MAGIC, &FORMAT_VERSION.to_be_bytes(), &ALIGNMENT.to_be_bytes()].concat()
+}
+
 pub(super) fn check_file_header(file: &[u8]) -> Result<(), &'static str> {
     let fields = FILE_MAGIC.len();
     if file.len() < FILE_HEADER || !file.starts_with(FILE_MAGIC) {

@@ -102,6 +102,9 @@ impl std::fmt::Debug for RaftLog {
 
 impl RaftLog {
     /// Opens or creates the log. All live bytes are verified first; what is cut is in `report`.
+    ///
+    /// Contract: nobody else has it open. The caller's lock on the data directory sees to that: raft-engine's is taken only
+    /// after the check.
     pub fn open(
         directory: &Path,
         options: LogOptions,
@@ -139,7 +142,7 @@ impl RaftLog {
             ..Config::default()
         };
         let sync_failure = SyncFailure::default();
-        let files = Arc::new(LogFiles::new(disk, sync_failure.clone()));
+        let files = Arc::new(LogFiles::new(disk, sync_failure.clone(), audit.ends));
         let engine = match guarded(|| Engine::open_with_file_system(config, files)) {
             Ok(Ok(engine)) => engine,
             Ok(Err(e)) => return Err(open_error(directory, e)),

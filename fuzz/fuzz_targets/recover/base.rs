@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::{panic, thread};
 use tempfile::TempDir;
 
 pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -58,6 +59,12 @@ fn options() -> LogOptions {
 
 /// A start: everything is opened, verified and read.
 pub fn start(path: &Path) -> Result<Opened, StorageError> {
+    // raft-engine remembers the last block that a thread has read, of whichever log it was.
+    let opened = thread::scope(|scope| scope.spawn(|| open(path)).join());
+    opened.unwrap_or_else(|panic| panic::resume_unwind(panic))
+}
+
+fn open(path: &Path) -> Result<Opened, StorageError> {
     let data = DataDir::open(path)?;
     let mut report = OpenReport::default();
     let log = RaftLog::open(&data.log(), options(), &mut report)?;
@@ -69,6 +76,21 @@ pub fn start(path: &Path) -> Result<Opened, StorageError> {
     )?;
     log.covers(applied)?;
     Ok(Opened { log: content(&log)?, rows: rows.into_inner(), applied, findings: report.findings })
+}
+
+/// What a member holds that has gone on from `log`: one more entry, and a SIGKILL while the log is open.
+pub fn go_on(path: &Path, log: &LogContent) -> Result<(TempDir, Vec<Entry>), StorageError> {
+    let data = DataDir::open(path)?;
+    let mut opened = RaftLog::open(&data.log(), options(), &mut OpenReport::default())?;
+    assert_eq!(content(&opened)?, *log, "what one start found is not what the next finds");
+    let mut entry = Entry::default();
+    (entry.index, entry.term) = (log.first + log.entries.len() as u64, log.hard_state.term.max(1));
+    entry.data = payload(entry.index).into();
+    opened.append(std::slice::from_ref(&entry), None, true)?;
+    let killed = private_directory();
+    let files: Vec<_> = read_files(path).into_iter().map(|(path, content)| (path, Some(content))).collect();
+    write(&files, killed.path());
+    Ok((killed, log.entries.iter().cloned().chain([entry]).collect()))
 }
 
 fn content(log: &RaftLog) -> Result<LogContent, StorageError> {

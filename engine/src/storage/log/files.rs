@@ -1,12 +1,16 @@
-//! The log's files as raft-engine sees them: its own way of using them, with a [`Disk`] that is asked before.
+//! The log's files as raft-engine sees them: its own way of using them, with a [`Disk`] that is asked before, and cut where
+//! the check at start found their end.
 
 use std::io::{Read, Result, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
 
+use crate::storage::audit::End;
 use crate::storage::disk::{Disk, DiskFile};
+use crate::storage::framing;
 
 type PlainHandle = <DefaultFileSystem as FileSystem>::Handle;
 type PlainWriter = <DefaultFileSystem as FileSystem>::Writer;
@@ -18,6 +22,8 @@ pub(super) struct LogFiles {
     plain: DefaultFileSystem,
     disk: Arc<dyn Disk>,
     failure: SyncFailure,
+    /// Of files that were not opened yet.
+    ends: Mutex<Vec<End>>,
 }
 
 pub(super) struct LogFile {
@@ -34,8 +40,26 @@ pub(super) struct LogWriter {
 pub(super) struct LogReader(<DefaultFileSystem as FileSystem>::Reader);
 
 impl LogFiles {
-    pub(super) fn new(disk: Arc<dyn Disk>, failure: SyncFailure) -> LogFiles {
-        LogFiles { plain: DefaultFileSystem, disk, failure }
+    /// Files are cut at `ends` when they are opened. raft-engine would do that by itself, but believes the alignment in a
+    /// damaged header, and asks for as much memory; and a file without header it goes on with in an older format.
+    pub(super) fn new(disk: Arc<dyn Disk>, failure: SyncFailure, ends: Vec<End>) -> LogFiles {
+        LogFiles { plain: DefaultFileSystem, disk, failure, ends: Mutex::new(ends) }
+    }
+
+    fn cut(&self, file: &LogFile, offset: usize) -> Result<()> {
+        file.truncate(offset)?;
+        if offset < framing::FILE_HEADER {
+            file.truncate(0)?;
+            self.disk.before_write(DiskFile::Log, 0)?;
+            self.plain.new_writer(file.plain.clone())?.write_all(&framing::file_header())?;
+        }
+        file.sync()
+    }
+
+    fn take_end(&self, path: &Path) -> Option<End> {
+        let mut ends = self.ends.lock();
+        let at = ends.iter().position(|end| end.file.file_name() == path.file_name())?;
+        Some(ends.swap_remove(at))
     }
 
     fn file(&self, plain: PlainHandle) -> LogFile {
@@ -54,7 +78,11 @@ impl FileSystem for LogFiles {
     }
 
     fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> Result<LogFile> {
-        self.plain.open(path, permission).map(|plain| self.file(plain))
+        let file = self.file(self.plain.open(&path, permission)?);
+        if let Some(end) = self.take_end(path.as_ref()) {
+            self.cut(&file, end.offset)?;
+        }
+        Ok(file)
     }
 
     fn delete<P: AsRef<Path>>(&self, path: P) -> Result<()> {
