@@ -37,7 +37,7 @@ impl fmt::Debug for BundleDigest {
 pub const BUNDLE_PART: usize = 512 << 10;
 /// What our own senders put into a part: a write that comes behind one waits little longer than behind any other write.
 pub const BUNDLE_STEP: usize = 64 << 10;
-/// The most that a bundle may hold in all. A hundred thousand rows are about ten million bytes.
+/// The most that a bundle may hold in all, as it is sent. A hundred thousand rows are about ten million bytes, a million compressed.
 pub const BUNDLE_BYTES: u64 = 32 << 20;
 
 /// A change of the platform's policy. `at` is the time of the gateway in seconds since 1970, for people.

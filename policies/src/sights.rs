@@ -1,13 +1,15 @@
 //! Long lists of hidden keys, shared by all permits that leave out the same.
 //!
-//! A watch keeps its list for as long as it is open, and many may be open under the same rows. A list is the same for whatever range it is asked for, so it is of all keys, and
-//! depends on whose rows apply and which of their conditions hold. It is kept for as long as a permit has it, and no
-//! longer: what is remembered here is a few words for each.
+//! A watch keeps its list for as long as it is open, and many may be open under the same rows. A list is the same for
+//! whatever range it is asked for, so it is of all keys, and depends on whose rows apply and which of their conditions
+//! hold. It is kept for as long as a permit has it; the newest ones also after that, because the next read of the same
+//! people comes soon, and a list of a hundred thousand takes some ten milliseconds to make.
 
 use ahash::AHashMap;
 use keygate_core::{Sight, WeakSight};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use std::collections::VecDeque;
 
 /// With fewer in its range, a permit has a list of its own: making it costs no more than to find one.
 pub(crate) const SHARED_FROM: usize = 64;
@@ -19,28 +21,64 @@ const MOST: usize = 1024;
 /// The sets of keys that are hidden: numbers of whose they are, and which of theirs.
 pub(crate) type Hiding = SmallVec<[(u32, u32); 8]>;
 
+/// Stretches in the lists that are kept though nobody has them: some 20 MB. And so many lists at most.
+const KEPT_STRETCHES: usize = 1 << 17;
+const KEPT: usize = 64;
+
 #[derive(Default)]
-pub(crate) struct Sights(Mutex<AHashMap<Hiding, WeakSight>>);
+pub(crate) struct Sights(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    lists: AHashMap<Hiding, WeakSight>,
+    /// Newest last.
+    kept: VecDeque<Sight>,
+    kept_stretches: usize,
+}
 
 impl Sights {
     /// `make` is called without the lock: others decide meanwhile.
     pub(crate) fn shared(&self, hiding: Hiding, make: impl FnOnce() -> Sight) -> Sight {
-        if let Some(sight) = self.0.lock().get(&hiding).and_then(WeakSight::upgrade) {
+        if let Some(sight) = self.0.lock().find(&hiding) {
             return sight;
         }
         let sight = make();
         let mut known = self.0.lock();
         // Somebody else made it at the same time.
-        if let Some(other) = known.get(&hiding).and_then(WeakSight::upgrade) {
+        if let Some(other) = known.find(&hiding) {
             return other;
         }
-        if known.len() >= MOST {
-            known.retain(|_, sight| sight.upgrade().is_some());
-        }
-        if known.len() < MOST {
-            known.insert(hiding, sight.downgrade());
-        }
+        let let_go = known.remember(hiding, &sight);
+        drop(known);
+        drop(let_go);
         sight
+    }
+}
+
+impl Known {
+    fn find(&self, hiding: &Hiding) -> Option<Sight> {
+        self.lists.get(hiding).and_then(WeakSight::upgrade)
+    }
+
+    /// Answers with what is not kept any more, to be dropped without the lock.
+    fn remember(&mut self, hiding: Hiding, sight: &Sight) -> Vec<Sight> {
+        let mut let_go = Vec::new();
+        if sight.hidden().len() <= KEPT_STRETCHES {
+            self.kept_stretches += sight.hidden().len();
+            self.kept.push_back(sight.clone());
+        }
+        while self.kept.len() > KEPT || self.kept_stretches > KEPT_STRETCHES {
+            let Some(oldest) = self.kept.pop_front() else { break };
+            self.kept_stretches -= oldest.hidden().len();
+            let_go.push(oldest);
+        }
+        if self.lists.len() >= MOST {
+            self.lists.retain(|_, sight| sight.upgrade().is_some());
+        }
+        if self.lists.len() < MOST {
+            self.lists.insert(hiding, sight.downgrade());
+        }
+        let_go
     }
 }
 
@@ -111,7 +149,30 @@ mod tests {
         for number in 1..5_000 {
             drop(sights.shared(name(number), make));
         }
-        assert!(sights.0.lock().len() <= MOST);
+        assert!(sights.0.lock().lists.len() <= MOST);
         assert!(sights.shared(name(0), || panic!("it is there")).is_shared_with(&kept));
+    }
+
+    #[test]
+    fn a_read_finds_the_list_of_the_read_before_while_lists_are_few() {
+        let mut rows = "p, user:*, pay, *, read, allow\n".to_owned();
+        for number in 0..20_000 {
+            rows.push_str(&format!("p, user:ann, pay, =/k/{number:05}, read, deny, on_partial=filter\n"));
+        }
+        let (policy, sights) = (self::policy(&rows), Sights::default());
+        let everything = KeyRange::Span { start: "/".into(), end: "0".into() };
+        let first = policy.rule_sight(&ANN, &plain(), &everything).sight;
+        assert_eq!(first.hidden().len(), 20_000);
+        let weak = first.downgrade();
+        drop(first);
+        assert!(weak.upgrade().is_some(), "the next read has to make it again");
+
+        let name = |number| Hiding::from_slice(&[(number, 0)]);
+        // Another list each time, as long as the first.
+        let list = || self::policy(&rows).rule_sight(&ANN, &plain(), &everything).sight;
+        let weak: Vec<WeakSight> =
+            (0..10).map(|number| sights.shared(name(number), list).downgrade()).collect();
+        let kept: Vec<bool> = weak.iter().map(|weak| weak.upgrade().is_some()).collect();
+        assert_eq!(kept, [false, false, false, false, true, true, true, true, true, true]);
     }
 }

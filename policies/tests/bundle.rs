@@ -6,6 +6,7 @@ mod bundles;
 use bundles::{bundle, files, sealed};
 use keygate_policies::BUNDLE_MODEL;
 use keygate_policies::bundle::{Bundle, Draft, Files, Manifest, Rule, SignatureError, SigningKey, verify};
+use std::io::Read as _;
 
 const ROW: &str = "p, role:r, pay, /pay/*, read, allow\n";
 
@@ -272,9 +273,34 @@ fn folders_and_tars_are_the_same_bundle() {
         let error = Files::from_tar(&tar(&with)).err().expect(bad.0);
         assert!(error.to_string().contains(reason), "{error}");
     }
+    let packed = files.to_packed_tar().unwrap();
+    std::fs::write(&file, &packed).unwrap();
+    assert!(Files::open(&file).unwrap() == files);
+    let cut = Files::from_tar(&packed[..packed.len() - 9]).err().unwrap();
+    assert!(cut.to_string().contains("gzip cannot be read"), "{cut}");
+    let more = [packed.as_slice(), b"and more"].concat();
+    assert!(Files::from_tar(&more).err().unwrap().to_string().contains("gzip cannot be read"));
+    let plain = files.to_tar().unwrap();
+    let in_parts: Vec<u8> = plain.chunks(700).flat_map(packed_by_gzip).collect();
+    assert!(Files::from_tar(&in_parts).unwrap() == files, "only the first part was read");
     std::fs::create_dir(folder.path().join("more")).unwrap();
     assert!(Files::open(folder.path()).is_err());
     assert!(Files::open(&folder.path().join("absent")).is_err());
+}
+
+fn packed_by_gzip(content: impl std::io::Read) -> Vec<u8> {
+    let mut packed = Vec::new();
+    flate2::read::GzEncoder::new(content, flate2::Compression::fast()).read_to_end(&mut packed).unwrap();
+    packed
+}
+
+/// A thousand times smaller than what it unpacks to.
+#[test]
+fn no_gzip_unpacks_without_end() {
+    let packed = packed_by_gzip(std::io::repeat(0).take(80 << 20));
+    assert!(packed.len() < 1 << 20);
+    let error = Files::from_tar(&packed).err().unwrap();
+    assert!(error.to_string().contains("more than 67 MiB"), "{error}");
 }
 
 proptest::proptest! {

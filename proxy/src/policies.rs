@@ -55,6 +55,13 @@ pub struct Policies {
 /// A compiled bundle that somebody is about to propose. It is found again while this is kept. `None`: no bundle.
 pub struct Prepared(Option<Arc<BundlePolicy>>);
 
+impl Prepared {
+    /// The digest of the bundle's manifest, and so of all that decides.
+    pub fn manifest(&self) -> Option<&str> {
+        self.0.as_deref().map(|policy| policy.bundle().digest())
+    }
+}
+
 /// Gains that are told.
 const TOLD: usize = 5;
 

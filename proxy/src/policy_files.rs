@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use keygate_core::{
-    Answer, BUNDLE_STEP, BundleDigest, InternalReason, KeyspaceId, Operation, Permit, PolicyAnswer,
-    PolicyChange, PolicyRevision, Refusal, Sealed,
+    Answer, BUNDLE_STEP, InternalReason, KeyspaceId, Operation, Permit, PolicyAnswer, PolicyChange,
+    PolicyRevision, Refusal, Sealed, StoredBundle,
 };
 use keygate_engine::Port;
 use keygate_policies::{
@@ -132,18 +132,23 @@ impl PolicyFiles {
         expected: Option<u64>,
     ) -> Result<Option<PolicyRevision>, Failure> {
         let path = self.path.clone();
-        let read = tokio::task::spawn_blocking(move || Files::open(&path).and_then(|files| files.to_tar()));
+        let read =
+            tokio::task::spawn_blocking(move || Files::open(&path).and_then(|files| files.to_packed_tar()));
         let tar = read.await.map_err(|_| Refusal::Internal { cause: "reading a bundle broke off" })?;
         let tar = Bytes::from(tar.map_err(|error| Failure {
             may_pass: matches!(error, FilesError::Unreadable { .. }),
             refusal: Refusal::BundleUnusable(error.to_string()),
         })?);
         let digest = digest_of_tar(std::slice::from_ref(&tar));
-        if self.is_applied(&digest, occasion) {
+        if self.is_applied(occasion, |bundle| bundle.digest == digest) {
             return Ok(None);
         }
         // Before anything is sent to the log.
-        self.policies.check(&digest, vec![tar.clone()]).await?;
+        let prepared = self.policies.check(&digest, vec![tar.clone()]).await?;
+        if self.is_applied(occasion, |bundle| prepared.manifest() == Some(bundle.about.manifest.as_str())) {
+            // The same files, packed by another version, or signed once more.
+            return Ok(None);
+        }
         let mut parts = 0;
         for start in (0..tar.len()).step_by(BUNDLE_STEP) {
             let content = tar.slice(start..tar.len().min(start + BUNDLE_STEP));
@@ -160,14 +165,14 @@ impl PolicyFiles {
         }
     }
 
-    fn is_applied(&self, digest: &BundleDigest, occasion: Occasion) -> bool {
+    fn is_applied(&self, occasion: Occasion, is_it: impl Fn(&StoredBundle) -> bool) -> bool {
         let PolicyAnswer::Log { revisions, .. } = self.port.view().policy_log() else { return false };
-        let is_it = |own: &PolicyRevision| own.bundle.as_ref().is_some_and(|own| own.digest == *digest);
         let from_here = |own: &&PolicyRevision| own.by.is_none() && own.restores.is_none();
-        match occasion {
-            Occasion::Start => revisions.iter().find(from_here).is_some_and(is_it),
-            Occasion::Changed | Occasion::Asked => revisions.first().is_some_and(is_it),
-        }
+        let last = match occasion {
+            Occasion::Start => revisions.iter().find(from_here),
+            Occasion::Changed | Occasion::Asked => revisions.first(),
+        };
+        last.and_then(|own| own.bundle.as_ref()).is_some_and(is_it)
     }
 
     async fn propose(&self, change: PolicyChange) -> Result<PolicyAnswer, Refusal> {

@@ -227,6 +227,13 @@ fn bundles_are_signed_and_verified() {
     std::fs::write(bundle_folder.join("README.md"), "new").unwrap();
     assert_eq!(verify(&["--key", &first]), 2);
     assert_eq!(keygate(&["sign", bundle, "--key", &file("0.key")]).code, 2);
-    keygate(&["digest", bundle]);
+    let refused = json(&["sign", bundle, "--key", &file("0.key")]);
+    assert!(refused["ok"] == false && refused["findings"][0]["rule"] == "file-unlisted", "{refused}");
+    let sealed = json(&["digest", bundle]);
+    assert!(sealed["usable"] == true && sealed["revision"] == 1, "{sealed}");
     assert_eq!(verify(&["--key", &first]), 1);
+    let signed = json(&["sign", bundle, "--key", &file("0.key")]);
+    assert!(signed["ok"] == true && signed["digest"] == sealed["digest"], "{signed}");
+    let verified = json(&["verify", bundle, "--key", &first]);
+    assert!(verified["ok"] == true && verified["signed_by"][0] == signed["key"], "{verified}");
 }

@@ -1,5 +1,8 @@
 //! The files of a bundle in memory, from a folder or a tar, within limits.
 
+use flate2::Compression;
+use flate2::read::{GzEncoder, MultiGzDecoder};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
@@ -9,6 +12,10 @@ use thiserror::Error;
 pub(crate) const TOTAL_LIMIT: u64 = 64 << 20;
 pub(crate) const FILE_LIMIT: u64 = 32 << 20;
 pub(crate) const COUNT_LIMIT: usize = 1_000;
+/// A tar has a block of 512 bytes before each file and pads it to the next.
+const TAR_LIMIT: u64 = TOTAL_LIMIT + COUNT_LIMIT as u64 * 4096;
+/// How gzip begins; no path of a tar does.
+const GZIP: &[u8] = &[0x1f, 0x8b];
 /// A folder of tests below the bundle's own is as deep as it goes.
 const TESTS: &str = "tests";
 
@@ -21,6 +28,10 @@ pub enum FilesError {
     Kind { path: String },
     #[error("tar cannot be read: {cause}")]
     Tar { cause: std::io::Error },
+    #[error("gzip cannot be read: {cause}")]
+    Gzip { cause: std::io::Error },
+    #[error("gzip holds more than {} MiB", TAR_LIMIT >> 20)]
+    Unpacked,
     #[error("tar holds `{path}` twice")]
     Twice { path: String },
     #[error("tar holds `{path}`, which is not a relative path of plain UTF-8 names")]
@@ -53,7 +64,7 @@ impl Files {
         self.0.remove(path);
     }
 
-    /// Reads a folder, or a file as a tar.
+    /// Reads a folder, or a file as a tar, compressed or not.
     ///
     /// # Errors
     /// Something cannot be read or passes a limit.
@@ -65,10 +76,8 @@ impl Files {
         }
         let file = std::fs::File::open(path).map_err(unreadable)?;
         let mut bytes = Vec::new();
-        // A tar has a block of 512 bytes before each file and pads it to the next.
-        let limit = TOTAL_LIMIT + COUNT_LIMIT as u64 * 4096;
-        file.take(limit + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-        if bytes.len() as u64 > limit {
+        file.take(TAR_LIMIT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() as u64 > TAR_LIMIT {
             return Err(FilesError::Size { path: path.display().to_string() });
         }
         Self::from_tar(&bytes)
@@ -113,11 +122,16 @@ impl Files {
         Ok(())
     }
 
+    /// Compressed by gzip or not.
+    ///
+    /// # Errors
+    /// It cannot be read or passes a limit.
     pub fn from_tar(bytes: &[u8]) -> Result<Self, FilesError> {
         let broken = |cause| FilesError::Tar { cause };
         let mut files = Self::default();
         let mut total = 0;
-        let mut archive = tar::Archive::new(bytes);
+        let bytes = unpacked(bytes)?;
+        let mut archive = tar::Archive::new(&*bytes);
         for entry in archive.entries().map_err(broken)? {
             let mut entry = entry.map_err(broken)?;
             let raw = entry.path_bytes().into_owned();
@@ -159,6 +173,19 @@ impl Files {
         tar.into_inner().map_err(broken)
     }
 
+    /// The same, compressed. Another version of Keygate may make other bytes of equal files.
+    ///
+    /// # Errors
+    /// A path is longer than a tar takes.
+    pub fn to_packed_tar(&self) -> Result<Vec<u8>, FilesError> {
+        let tar = self.to_tar()?;
+        let mut packed = Vec::new();
+        GzEncoder::new(tar.as_slice(), Compression::fast())
+            .read_to_end(&mut packed)
+            .map_err(|cause| FilesError::Gzip { cause })?;
+        Ok(packed)
+    }
+
     fn add(&mut self, path: String, bytes: Vec<u8>, total: &mut u64) -> Result<(), FilesError> {
         *total += bytes.len() as u64;
         if bytes.len() as u64 > FILE_LIMIT || *total > TOTAL_LIMIT {
@@ -170,4 +197,18 @@ impl Files {
         self.0.insert(path, bytes);
         Ok(())
     }
+}
+
+fn unpacked(bytes: &[u8]) -> Result<Cow<'_, [u8]>, FilesError> {
+    if !bytes.starts_with(GZIP) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    let mut tar = Vec::new();
+    // All of it, as whoever unpacks it to look sees all of it.
+    let decoder = MultiGzDecoder::new(bytes);
+    decoder.take(TAR_LIMIT + 1).read_to_end(&mut tar).map_err(|cause| FilesError::Gzip { cause })?;
+    if tar.len() as u64 > TAR_LIMIT {
+        return Err(FilesError::Unpacked);
+    }
+    Ok(Cow::Owned(tar))
 }

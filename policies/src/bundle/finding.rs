@@ -70,6 +70,9 @@ rules! {
     TenantOverlap "tenant-overlap" Warning "a row for every tenant that reaches into keys of a tenant's own rows";
     PolicyWritable "policy-writable" Warning "a subject that may change the policy";
     DenyOfRoot "deny-of-root" Warning "a deny row for the platform's root, whom no row binds";
+    DenyOfGroup "deny-of-group" Warning "a deny row for a group, which does not bind who logs in with a password";
+    TenantImpossible "tenant-impossible" Warning "a row for a tenant that there cannot be";
+    VerbOfPlatform "verb-of-platform" Warning "an action on the whole server, in a tenant's row";
     RowExpired "row-expired" Warning "a row whose time is over";
 }
 

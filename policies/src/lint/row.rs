@@ -3,11 +3,11 @@
 use super::{POLICY, ROLES};
 use crate::bundle::is_prefix;
 use crate::bundle::{
-    Draft, Effect, Finding, Instant, RangeText, Row, RowAction, Rule, Subject, Tenant, Verb, escape,
+    Action, Draft, Effect, Finding, Instant, RangeText, Row, RowAction, Rule, Subject, Tenant, Verb, escape,
 };
 use crate::explain::is_over;
 use crate::segments::{End, RowId, Segments};
-use keygate_core::{DEFAULT_TENANT, KeyRange, ROOT};
+use keygate_core::{DEFAULT_TENANT, KeyRange, ROOT, TenantName};
 
 pub(super) fn check(draft: &Draft, now: Option<Instant>, findings: &mut Vec<Finding>) {
     let tenants = keys_of_tenants(&draft.rows);
@@ -17,6 +17,7 @@ pub(super) fn check(draft: &Draft, now: Option<Instant>, findings: &mut Vec<Find
         };
         keys(row, &mut report);
         subject(row, &mut report);
+        verb(row, &mut report);
         tenant(row, &tenants, draft, &mut report);
         if let Some(now) = now
             && is_over(&row.conditions, now)
@@ -25,10 +26,41 @@ pub(super) fn check(draft: &Draft, now: Option<Instant>, findings: &mut Vec<Find
             report(Rule::RowExpired, "CONDITIONS", message);
         }
     }
-    for link in draft.links.iter().filter(|link| link.tenant == Tenant::Every) {
-        let message = "the role is given in every tenant";
-        let found = Finding::new(Rule::TenantWildcard, ROLES, link.line, message).column("TENANT");
-        findings.push(found.accepted("a tenant's name; `*` is for the platform's own roles"));
+    for link in &draft.links {
+        let mut report = |rule, message: String, accepted: &str| {
+            let found = Finding::new(rule, ROLES, link.line, message).column("TENANT");
+            findings.push(found.accepted(accepted));
+        };
+        if link.tenant == Tenant::Every {
+            let message = "the role is given in every tenant".to_owned();
+            report(Rule::TenantWildcard, message, "a tenant's name; `*` is for the platform's own roles");
+        }
+        if let Some(message) = impossible(&link.tenant) {
+            report(Rule::TenantImpossible, message, TENANT_NAMES);
+        }
+    }
+}
+
+const TENANT_NAMES: &str = "at most 63 of `a`-`z`, `0`-`9` and, within, `-`";
+
+/// The names that bundles may use are more than tenants can have: an older bundle must stay readable.
+fn impossible(tenant: &Tenant) -> Option<String> {
+    match tenant {
+        Tenant::Named(name) if name.as_ref() != DEFAULT_TENANT && TenantName::parse(name).is_none() => {
+            Some(format!("there can be no tenant `{name}`: a name has {TENANT_NAMES}"))
+        }
+        Tenant::Named(_) | Tenant::Every => None,
+    }
+}
+
+fn verb(row: &Row, report: &mut dyn FnMut(Rule, &'static str, String)) {
+    let (RowAction::Verb(verb), Tenant::Named(tenant)) = (row.action, &row.tenant) else { return };
+    if Action::Verb(verb).is_idle_in(tenant) {
+        let message = format!(
+            "the row does nothing: `{}` is the platform's, and only users of `{DEFAULT_TENANT}` can have it",
+            verb.name()
+        );
+        report(Rule::VerbOfPlatform, "ACTION", message);
     }
 }
 
@@ -93,6 +125,12 @@ fn subject(row: &Row, report: &mut dyn FnMut(Rule, &'static str, String)) {
             let message = "the row does nothing: no bundle binds the platform's root".to_owned();
             report(Rule::DenyOfRoot, "SUBJECT", message);
         }
+        if let Subject::Group(name) = &row.subject {
+            let message = format!(
+                "only certificates and tokens put somebody into `{name}`: the row does not bind its people when they log in with a password"
+            );
+            report(Rule::DenyOfGroup, "SUBJECT", message);
+        }
         return;
     }
     if row.subject == Subject::Everybody {
@@ -112,6 +150,9 @@ fn subject(row: &Row, report: &mut dyn FnMut(Rule, &'static str, String)) {
 }
 
 fn tenant(row: &Row, tenants: &Segments, draft: &Draft, report: &mut dyn FnMut(Rule, &'static str, String)) {
+    if let Some(message) = impossible(&row.tenant) {
+        report(Rule::TenantImpossible, "TENANT", message);
+    }
     if row.tenant != Tenant::Every {
         return;
     }

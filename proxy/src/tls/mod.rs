@@ -12,6 +12,7 @@ mod crl;
 mod dates;
 mod kinship;
 mod material;
+mod refused;
 mod reload;
 mod trust;
 
@@ -28,6 +29,7 @@ use crate::identify::rules::RulesError;
 
 pub use authority::{Revocation, Unlisted};
 pub use dates::{Dated, What};
+pub use refused::{RefusedCertificate, refused_certificate};
 pub use reload::ReloadingTls;
 pub use trust::{Certified, PLATFORM_ONLY, Trust};
 

@@ -18,7 +18,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::authority::{Authority, Revocation, Unlisted, Verdict};
 use super::dates::Dated;
-use super::{ClientCertificates, TlsError, TlsSources, kinship};
+use super::{ClientCertificates, TlsError, TlsSources, kinship, refused};
 use crate::identify::Lapse;
 use crate::identify::rules::{CertificateNames, Match, PLATFORM, Rules, TenantOf, Unnamed};
 
@@ -298,7 +298,9 @@ impl ClientCertVerifier for AnyOf {
         let ask = |member: &Arc<dyn ClientCertVerifier>| {
             member.verify_client_cert(end_entity, intermediates, now).map(drop)
         };
-        first_that_accepts(self.members.iter().map(ask)).map(|()| ClientCertVerified::assertion())
+        first_that_accepts(self.members.iter().map(ask))
+            .map(|()| ClientCertVerified::assertion())
+            .inspect_err(|_| refused::note(end_entity))
     }
 
     fn verify_tls12_signature(
@@ -308,7 +310,7 @@ impl ClientCertVerifier for AnyOf {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let first = self.members.first().ok_or(Error::General("no authority".to_owned()))?;
-        first.verify_tls12_signature(message, cert, dss)
+        first.verify_tls12_signature(message, cert, dss).inspect_err(|_| refused::note(cert))
     }
 
     fn verify_tls13_signature(
@@ -318,7 +320,7 @@ impl ClientCertVerifier for AnyOf {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let first = self.members.first().ok_or(Error::General("no authority".to_owned()))?;
-        first.verify_tls13_signature(message, cert, dss)
+        first.verify_tls13_signature(message, cert, dss).inspect_err(|_| refused::note(cert))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

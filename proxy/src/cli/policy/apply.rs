@@ -20,7 +20,7 @@ pub(super) fn apply(path: &Path, expected: Option<u64>, server: &Server) -> Resu
     let files = open(path, output)?;
     // What is wrong is said here with all its lines; the server looks again.
     let new = usable(&files, path, output)?;
-    let tar = Bytes::from(files.to_tar().map_err(|error| unusable(output, error))?);
+    let tar = Bytes::from(files.to_packed_tar().map_err(|error| unusable(output, error))?);
     let digest: Bytes = digest_of_tar(std::slice::from_ref(&tar)).0.to_vec().into();
     let (applied, newcomers) = with_server(server, |mut client| async move {
         let old = in_force(&mut client, output).await;

@@ -130,6 +130,8 @@ pub(super) enum PolicyCommand {
         /// The bundle's revision; without it that of the present manifest, or 1
         #[arg(long)]
         revision: Option<u64>,
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
     },
     /// Sign a folder's manifest.json: a line in its SIGNATURES
     Sign {
@@ -137,6 +139,8 @@ pub(super) enum PolicyCommand {
         /// An Ed25519 private key, PEM, as `openssl genpkey -algorithm ed25519` makes it
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
     },
     /// Say whether a bundle is signed by the keys that are trusted
     Verify {
@@ -217,8 +221,8 @@ pub(super) fn run(command: PolicyCommand) -> ExitCode {
         PolicyCommand::Show { server } => apply::show(&server),
         PolicyCommand::Export { folder, server } => export::export(&folder, &server),
         PolicyCommand::Drift { bundle, server } => export::drift(bundle.as_deref(), &server),
-        PolicyCommand::Digest { folder, revision } => seal::digest(&folder, revision),
-        PolicyCommand::Sign { folder, key } => seal::sign(&folder, &key),
+        PolicyCommand::Digest { folder, revision, output } => seal::digest(&folder, revision, output),
+        PolicyCommand::Sign { folder, key, output } => seal::sign(&folder, &key, output),
         PolicyCommand::Verify { bundle, key, need, output } => seal::verify(&bundle, &key, need, output),
     };
     match done {

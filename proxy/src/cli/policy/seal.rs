@@ -14,8 +14,8 @@ use super::{Output, Unusable, Verdict, open, say, unusable, usable};
 const MANIFEST: &str = "manifest.json";
 const SIGNATURES: &str = "SIGNATURES";
 
-pub(super) fn digest(folder: &Path, revision: Option<u64>) -> Result<Verdict, Unusable> {
-    let mut files = folder_files(folder)?;
+pub(super) fn digest(folder: &Path, revision: Option<u64>, output: Output) -> Result<Verdict, Unusable> {
+    let mut files = folder_files(folder, output)?;
     let present = match files.get(MANIFEST) {
         None => None,
         Some(bytes) => {
@@ -23,7 +23,7 @@ pub(super) fn digest(folder: &Path, revision: Option<u64>) -> Result<Verdict, Un
             Some(manifest.ok_or_else(|| {
                 let message =
                     "manifest.json is there and cannot be read: mend it, or delete it and give `--revision`";
-                unusable(Output::Text, message)
+                unusable(output, message)
             })?)
         }
     };
@@ -32,34 +32,47 @@ pub(super) fn digest(folder: &Path, revision: Option<u64>) -> Result<Verdict, Un
         None => Manifest::of(&files, revision.unwrap_or(1)),
     };
     let bytes = manifest.to_bytes();
-    write(&folder.join(MANIFEST), &bytes)?;
+    write(&folder.join(MANIFEST), &bytes, output)?;
     files.insert(MANIFEST, bytes);
-    say(&format!("revision {}, {}\n", manifest.revision, digest_line(&files)));
+    let revision = manifest.revision;
+    // What names the bundle, usable or not.
+    let read = Bundle::read(&files).map_err(|findings| findings.len());
+    match output {
+        Output::Text => say(&match &read {
+            Ok(bundle) => format!("revision {revision}, {}\n", bundle.digest()),
+            Err(found) => {
+                format!("revision {revision}, not usable yet: see `keygate policy lint` ({found} found)\n")
+            }
+        }),
+        Output::Json => say(&format!(
+            "{:#}\n",
+            json!({
+                "ok": true,
+                "revision": revision,
+                "digest": read.as_ref().ok().map(Bundle::digest),
+                "usable": read.is_ok(),
+            })
+        )),
+    }
     Ok(Verdict::Fine)
 }
 
-/// What names the bundle, usable or not.
-fn digest_line(files: &Files) -> String {
-    match Bundle::read(files) {
-        Ok(bundle) => bundle.digest().to_owned(),
-        Err(findings) => format!("not usable yet: see `keygate policy lint` ({} found)", findings.len()),
-    }
-}
-
-pub(super) fn sign(folder: &Path, key: &Path) -> Result<Verdict, Unusable> {
-    let files = folder_files(folder)?;
+pub(super) fn sign(folder: &Path, key: &Path, output: Output) -> Result<Verdict, Unusable> {
+    let files = folder_files(folder, output)?;
     // Nobody should put a name under something that no server takes.
-    let bundle = usable(&files, folder, Output::Text)?;
-    let der = PrivatePkcs8KeyDer::from_pem_file(key).map_err(|error| key_error(key, &error))?;
-    let key_pair = SigningKey::from_pkcs8(der.secret_pkcs8_der()).map_err(|error| key_error(key, &error))?;
-    let text = key_pair.sign(&files).map_err(|error| unusable(Output::Text, error))?;
-    write(&folder.join(SIGNATURES), text.as_bytes())?;
-    say(&format!(
-        "signed revision {}, {} with key {}\n",
-        bundle.revision(),
-        bundle.digest(),
-        key_pair.verifying_key().id()
-    ));
+    let bundle = usable(&files, folder, output)?;
+    let der = PrivatePkcs8KeyDer::from_pem_file(key).map_err(|error| key_error(key, &error, output))?;
+    let key_pair =
+        SigningKey::from_pkcs8(der.secret_pkcs8_der()).map_err(|error| key_error(key, &error, output))?;
+    let text = key_pair.sign(&files).map_err(|error| unusable(output, error))?;
+    write(&folder.join(SIGNATURES), text.as_bytes(), output)?;
+    let (revision, digest, id) = (bundle.revision(), bundle.digest(), key_pair.verifying_key().id());
+    match output {
+        Output::Text => say(&format!("signed revision {revision}, {digest} with key {id}\n")),
+        Output::Json => {
+            say(&format!("{:#}\n", json!({ "ok": true, "revision": revision, "digest": digest, "key": id })))
+        }
+    }
     Ok(Verdict::Fine)
 }
 
@@ -71,10 +84,9 @@ pub(super) fn verify(
 ) -> Result<Verdict, Unusable> {
     let mut trusted: Vec<VerifyingKey> = Vec::new();
     for file in keys {
-        let der = SubjectPublicKeyInfoDer::from_pem_file(file)
-            .map_err(|error| Unusable { output, ..key_error(file, &error) })?;
-        let key =
-            VerifyingKey::from_spki(&der).map_err(|error| Unusable { output, ..key_error(file, &error) })?;
+        let der =
+            SubjectPublicKeyInfoDer::from_pem_file(file).map_err(|error| key_error(file, &error, output))?;
+        let key = VerifyingKey::from_spki(&der).map_err(|error| key_error(file, &error, output))?;
         if !trusted.contains(&key) {
             trusted.push(key);
         }
@@ -113,19 +125,19 @@ pub(super) fn verify(
     Ok(if verified.is_ok() { Verdict::Fine } else { Verdict::Found })
 }
 
-fn folder_files(folder: &Path) -> Result<Files, Unusable> {
+fn folder_files(folder: &Path, output: Output) -> Result<Files, Unusable> {
     if !folder.is_dir() {
-        return Err(unusable(Output::Text, format!("`{}` is no folder", folder.display())));
+        return Err(unusable(output, format!("`{}` is no folder", folder.display())));
     }
-    open(folder, Output::Text)
+    open(folder, output)
 }
 
-fn key_error(file: &Path, error: &dyn std::fmt::Display) -> Unusable {
-    unusable(Output::Text, format!("cannot use the key `{}`: {error}", file.display()))
+fn key_error(file: &Path, error: &dyn std::fmt::Display, output: Output) -> Unusable {
+    unusable(output, format!("cannot use the key `{}`: {error}", file.display()))
 }
 
 /// Replaces a file whole. The name it has until then begins with a dot, which is no part of a bundle.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Unusable> {
+fn write(path: &Path, bytes: &[u8], output: Output) -> Result<(), Unusable> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let unfinished = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let written = std::fs::File::create(&unfinished)
@@ -133,6 +145,6 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Unusable> {
         .and_then(|()| std::fs::rename(&unfinished, path));
     written.map_err(|error| {
         let _ = std::fs::remove_file(&unfinished);
-        unusable(Output::Text, format!("cannot write `{}`: {error}", path.display()))
+        unusable(output, format!("cannot write `{}`: {error}", path.display()))
     })
 }
