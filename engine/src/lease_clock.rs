@@ -20,12 +20,17 @@ use std::time::{Duration, Instant};
 /// Enough that two cores seldom meet on one lock.
 const SHARDS: usize = 16;
 
-type Shard = Mutex<HashMap<(KeyspaceId, LeaseId), Timer, RandomState>>;
+/// Has cache lines of its own, or threads would wait for each other on different ones too.
+#[derive(Default)]
+#[repr(align(64))]
+struct Shard {
+    timers: Mutex<HashMap<(KeyspaceId, LeaseId), Timer, RandomState>>,
+    renewed: AtomicU64,
+}
 
 pub(crate) struct LeaseClock {
     shards: Box<[Shard]>,
     clock: Arc<dyn Clock>,
-    renewed: AtomicU64,
     /// Rounds of checkpoints since start.
     checkpoints: AtomicU64,
 }
@@ -64,7 +69,6 @@ impl LeaseClock {
         Self {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             clock,
-            renewed: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
         }
     }
@@ -78,39 +82,40 @@ impl LeaseClock {
         let deadline = self.deadline(remaining);
         let checkpoint = (remaining < ttl).then_some(Checkpoint(0));
         let timer = Timer { ttl, deadline, ending: false, checkpoint };
-        self.shard(lease).lock().insert((keyspace, lease), timer);
+        self.shard(lease).timers.lock().insert((keyspace, lease), timer);
     }
 
     pub(crate) fn forget(&self, keyspace: KeyspaceId, lease: LeaseId) {
-        self.shard(lease).lock().remove(&(keyspace, lease));
+        self.shard(lease).timers.lock().remove(&(keyspace, lease));
     }
 
     /// The keyspace is gone.
     pub(crate) fn forget_all(&self, keyspace: KeyspaceId) {
         for shard in &self.shards {
-            shard.lock().retain(|(of, _), _| *of != keyspace);
+            shard.timers.lock().retain(|(of, _), _| *of != keyspace);
         }
     }
 
     /// Gives the lease its full time again. None: it is unknown or already ending.
     pub(crate) fn keep_alive(&self, keyspace: KeyspaceId, lease: LeaseId) -> Option<Kept> {
         let now = self.clock.now();
-        let mut shard = self.shard(lease).lock();
-        let timer = shard.get_mut(&(keyspace, lease))?;
+        let shard = self.shard(lease);
+        let mut timers = shard.timers.lock();
+        let timer = timers.get_mut(&(keyspace, lease))?;
         // The deadline may have passed before anybody marked it: too late all the same.
         if timer.ending || timer.deadline <= now {
             return None;
         }
         timer.deadline = now + seconds(timer.ttl);
-        self.renewed.fetch_add(1, Ordering::Relaxed);
+        shard.renewed.fetch_add(1, Ordering::Relaxed);
         Some(Kept { ttl: timer.ttl, checkpoint: timer.checkpoint })
     }
 
     /// The log has it that this lease has its full time. Another checkpoint that was begun since stays to be
     /// cleared. False: the lease is gone, or ending.
     pub(crate) fn cleared(&self, keyspace: KeyspaceId, lease: LeaseId, checkpoint: Checkpoint) -> bool {
-        let mut shard = self.shard(lease).lock();
-        let Some(timer) = shard.get_mut(&(keyspace, lease)) else { return false };
+        let mut timers = self.shard(lease).timers.lock();
+        let Some(timer) = timers.get_mut(&(keyspace, lease)) else { return false };
         if timer.checkpoint == Some(checkpoint) {
             timer.checkpoint = None;
         }
@@ -119,8 +124,8 @@ impl LeaseClock {
 
     pub(crate) fn remaining(&self, keyspace: KeyspaceId, lease: LeaseId) -> Option<Remaining> {
         let now = self.clock.now();
-        let shard = self.shard(lease).lock();
-        let timer = shard.get(&(keyspace, lease))?;
+        let timers = self.shard(lease).timers.lock();
+        let timer = timers.get(&(keyspace, lease))?;
         Some(Remaining { seconds: timer.deadline.saturating_duration_since(now).as_secs() as i64 })
     }
 
@@ -136,9 +141,9 @@ impl LeaseClock {
         let is_due = |timer: &Timer| !timer.ending && timer.deadline <= now;
         let mut due = Vec::new();
         for shard in &self.shards {
-            let shard = shard.lock();
+            let timers = shard.timers.lock();
             due.extend(
-                shard
+                timers
                     .iter()
                     .filter(|((keyspace, _), timer)| is_due(timer) && may_end(*keyspace))
                     .map(|(id, timer)| (timer.deadline, *id)),
@@ -157,7 +162,7 @@ impl LeaseClock {
         due.sort_unstable();
         let mut expired = Vec::with_capacity(due.len().min(limit));
         for (_, _, id) in due.into_iter().take(limit) {
-            if let Some(timer) = self.shard(id.1).lock().get_mut(&id).filter(|timer| is_due(timer)) {
+            if let Some(timer) = self.shard(id.1).timers.lock().get_mut(&id).filter(|timer| is_due(timer)) {
                 timer.ending = true;
                 expired.push(id);
             }
@@ -169,7 +174,7 @@ impl LeaseClock {
     /// The proposal to remove these was not made: they will be taken again.
     pub(crate) fn release(&self, keyspace: KeyspaceId, leases: &[LeaseId]) {
         for lease in leases {
-            if let Some(timer) = self.shard(*lease).lock().get_mut(&(keyspace, *lease)) {
+            if let Some(timer) = self.shard(*lease).timers.lock().get_mut(&(keyspace, *lease)) {
                 timer.ending = false;
             }
         }
@@ -184,7 +189,7 @@ impl LeaseClock {
         let round = Checkpoint(self.checkpoints.fetch_add(1, Ordering::Relaxed) + 1);
         let mut all = Vec::new();
         for shard in &self.shards {
-            for ((keyspace, lease), timer) in shard.lock().iter_mut() {
+            for ((keyspace, lease), timer) in shard.timers.lock().iter_mut() {
                 if seconds(timer.ttl) > at_least && !timer.ending {
                     let left = timer.deadline.saturating_duration_since(now).as_secs() as i64;
                     all.push((*keyspace, *lease, left.max(1)));
@@ -202,15 +207,16 @@ impl LeaseClock {
         keyspace: KeyspaceId,
         leases: impl Iterator<Item = LeaseId>,
     ) -> Vec<LeaseId> {
-        let deadline =
-            |lease| self.shard(lease).lock().get(&(keyspace, lease)).map(|timer| (timer.deadline, lease));
+        let deadline = |lease| {
+            self.shard(lease).timers.lock().get(&(keyspace, lease)).map(|timer| (timer.deadline, lease))
+        };
         let mut all: Vec<_> = leases.filter_map(deadline).collect();
         all.sort_unstable();
         all.into_iter().map(|(_, lease)| lease).collect()
     }
 
     pub(crate) fn renewed(&self) -> u64 {
-        self.renewed.load(Ordering::Relaxed)
+        self.shards.iter().map(|shard| shard.renewed.load(Ordering::Relaxed)).sum()
     }
 
     fn deadline(&self, remaining: i64) -> Instant {

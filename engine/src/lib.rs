@@ -11,6 +11,7 @@
 pub mod background;
 
 mod answer_room;
+mod answering;
 mod apply_times;
 mod clock;
 mod counters;
@@ -37,6 +38,7 @@ pub mod mvcc;
 pub mod storage;
 
 pub use answer_room::{AnswerRoom, AnswerShare};
+pub use answering::Answering;
 pub use apply_times::{APPLY_BUCKETS, ApplyHistogram};
 pub use clock::{Clock, SystemClock};
 pub use counters::{DURATION_BUCKETS, DurationHistogram};
@@ -45,7 +47,7 @@ pub use figures::{OTHER_TENANTS, TenantFigures};
 pub use identity::Identity;
 pub use mvcc::Keyspace;
 pub use options::{AutoCompaction, EngineOptions};
-pub use port::Port;
+pub use port::{Answered, Port};
 pub use stream::{RangeChunk, RangeChunks};
 pub use view::View;
 pub use watch::{Decide, Standing, WatchCreateError, WatchCreated, WatchSession, WatchUpdate};

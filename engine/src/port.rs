@@ -4,6 +4,7 @@
 //! events) arrives in one message for each batch of the log, so that a batch wakes a thread once.
 
 use crate::Engine;
+use crate::answering::Answering;
 use crate::consensus::{Proposal, Request};
 use crate::mvcc::ReadError;
 use crate::readers::{Purpose, Readers, Wanted};
@@ -11,8 +12,11 @@ use crate::rows::StoreRows;
 use crate::stream::RangeChunks;
 use crate::view::View;
 use crate::watch::{EventBatch, Registry, WatchSession};
+use crate::weigh;
 use keygate_core::{KeyspaceId, Operation, Permit, Refusal, Reply, Sealed};
 use parking_lot::Mutex;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,7 +26,8 @@ use tokio::sync::{mpsc, oneshot};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PortId(pub(crate) usize);
 
-pub(crate) type Answered = Result<Reply<Sealed>, Refusal>;
+/// What came of a request.
+pub type Answered = Result<Reply<Sealed>, Refusal>;
 
 /// What the applying thread sends to one port after one batch.
 pub(crate) struct Delivery {
@@ -80,12 +85,12 @@ impl Port {
         &self.engine
     }
 
-    /// Reads where a disk may be waited for.
-    pub(crate) async fn read_store<T: Send + 'static>(
+    /// Reads where a disk may be waited for. Boxed: the future of each request that may have to would be as large.
+    pub(crate) fn read_store<T: Send + 'static>(
         &self,
         purpose: Purpose,
         work: impl FnOnce(&StoreRows) -> Result<T, ReadError> + Send + 'static,
-    ) -> Result<T, ReadError> {
+    ) -> Pin<Box<impl Future<Output = Result<T, ReadError>>>> {
         let store = self.engine.store().clone();
         let share = self.engine.answers().share();
         // Counted until whoever waits has it: then it is theirs to count.
@@ -94,10 +99,12 @@ impl Port {
             let done = work(&rows);
             (done, rows.into_share())
         };
-        match self.readers.run(purpose, read).await {
-            Some((done, _share)) => done,
-            None => Err(ReadError::Refused(Refusal::Stopping)),
-        }
+        Box::pin(async move {
+            match self.readers.run(purpose, read).await {
+                Some((done, _share)) => done,
+                None => Err(ReadError::Refused(Refusal::Stopping)),
+            }
+        })
     }
 
     pub(crate) fn progress_interval(&self) -> Duration {
@@ -106,32 +113,51 @@ impl Port {
 
     /// For operations that change state. Answers when the change is durable, applied and visible
     /// to every reader. [`Refusal::StalePermit`]: decide again on a fresh view.
-    pub async fn propose(&self, permit: Permit<Sealed>) -> Answered {
-        self.engine.check_space(&permit)?;
-        let permit = crate::weigh::admit(self, permit).await?;
+    ///
+    /// It is sent in the call, but for a txn that must be weighed first.
+    pub fn propose(&self, permit: Permit<Sealed>) -> Answering<'_> {
+        let is_short = self.engine.check_space(&permit).and_then(|()| weigh::is_short(self, &permit));
+        match is_short {
+            Ok(true) => self.carry_out(permit),
+            Ok(false) => Answering::later(async {
+                let permit = weigh::admit(self, permit).await?;
+                self.carry_out(permit).await
+            }),
+            Err(refusal) => Answering::now(Err(refusal)),
+        }
+    }
+
+    fn carry_out(&self, permit: Permit<Sealed>) -> Answering<'_> {
         let physical = matches!(permit.operation(), Operation::Compact(compact) if compact.physical);
         let id = permit.keyspace();
-        let answer = self.submit(permit).await?;
-        if physical {
-            self.engine.wait_pruned_of(id).await?;
+        match self.send(permit) {
+            Ok(answer) if physical => Answering::later(async move {
+                let answer = answered(answer).await?;
+                self.engine.wait_pruned_of(id).await?;
+                Ok(answer)
+            }),
+            Ok(answer) => Answering::later(answered(answer)),
+            Err(refusal) => Answering::now(Err(refusal)),
         }
-        Ok(answer)
     }
 
     /// Through the log, whether or not there is space below the quota.
     pub(crate) async fn submit(&self, permit: Permit<Sealed>) -> Answered {
+        answered(self.send(permit)?).await
+    }
+
+    fn send(&self, permit: Permit<Sealed>) -> Result<oneshot::Receiver<Answered>, Refusal> {
         let (reply, answer) = oneshot::channel();
         let min_lease_ttl = self.engine.options().min_lease_ttl;
         let proposal = Proposal::asked(permit, (self.id, reply), min_lease_ttl)?;
         self.engine.send(Request::Propose(proposal))?;
-        // The sender is dropped without an answer only when the engine stops.
-        answer.await.unwrap_or(Err(Refusal::Stopping))
+        Ok(answer)
     }
 
     /// For every operation with one answer that changes no data. [`Refusal::StalePermit`]: the view
-    /// is too old to be read; decide again on a fresh one.
-    pub async fn read(&self, view: &View, permit: Permit<Sealed>) -> Answered {
-        crate::read::read(self, view, permit).await
+    /// is too old to be read; decide again on a fresh one. Done in the call where it need not wait.
+    pub fn read<'a>(&'a self, view: &'a View, permit: Permit<Sealed>) -> Answering<'a> {
+        crate::read::read(self, view, permit)
     }
 
     /// A large range in pieces, all of one revision.
@@ -154,4 +180,9 @@ impl Port {
     pub(crate) fn explain(&self, error: ReadError) -> Refusal {
         self.engine.explain(error)
     }
+}
+
+/// The sender is dropped without an answer only when the engine stops.
+async fn answered(answer: oneshot::Receiver<Answered>) -> Answered {
+    answer.await.unwrap_or(Err(Refusal::Stopping))
 }

@@ -6,6 +6,8 @@
 mod quota;
 
 use crate::Engine;
+use crate::answering::Answering;
+use crate::lease_clock::{Checkpoint, Kept};
 use crate::mvcc::{Keyspace, MemoryOnly, ReadError, RowSource, hash_kv};
 use crate::port::{Answered, Port};
 use crate::readers::Purpose;
@@ -13,70 +15,78 @@ use crate::view::View;
 use keygate_core::{
     AlarmMember, Answer, AuthStatus, InternalReason, KeyRange, KeyspaceId, LeaseDetail, LeaseId,
     LeaseTimeToLive, MemberInfo, Operation, Permission, PermissionKind, Permit, ROOT, Range, Refusal, Reply,
-    Sealed, Sight, StatusAnswer, Txn,
+    Role, Sealed, Sight, StatusAnswer, Txn,
 };
 
 /// Entries of the index that a serving thread walks over by itself: about half a millisecond.
 pub(crate) const INLINE_ENTRIES: usize = 10_000;
 
-pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> Answered {
+pub(crate) fn read<'a>(port: &'a Port, view: &'a View, permit: Permit<Sealed>) -> Answering<'a> {
     let engine = port.engine();
     let parts = permit.into_parts();
     let id = parts.keyspace;
-    let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
-    let reply = |answer| Ok(Reply { revision: keyspace.revision(), term: view.term(), answer });
+    let Some(keyspace) = view.keyspace(id) else { return Answering::now(Err(Refusal::PermissionDenied)) };
+    let told = |answer| Reply { revision: keyspace.revision(), term: view.term(), answer };
+    let found = |found: Result<_, Refusal>| Answering::now(found.map(told));
+    let reply = |answer| found(Ok(answer));
     match parts.operation {
-        Operation::Range(request) => range(port, view, id, request, parts.sight).await,
-        Operation::Txn(txn) if txn.is_read_only() => read_txn(port, view, id, txn).await,
-        Operation::LeaseKeepAlive(lease) => {
-            let ttl = keep_alive(port, id, lease).await?;
-            reply(Answer::LeaseKept { id: lease, ttl })
-        }
+        Operation::Range(request) => range(port, view, id, request, parts.sight),
+        Operation::Txn(txn) if txn.is_read_only() => read_txn(port, view, keyspace, txn),
+        Operation::LeaseKeepAlive(lease) => match engine.leases().keep_alive(id, lease) {
+            Some(Kept { ttl, checkpoint: Some(checkpoint) }) => Answering::later(async move {
+                let ttl = if clear(port, id, lease, checkpoint).await? { ttl } else { 0 };
+                Ok(told(Answer::LeaseKept { id: lease, ttl }))
+            }),
+            kept => reply(Answer::LeaseKept { id: lease, ttl: kept.map_or(0, |kept| kept.ttl) }),
+        },
         Operation::LeaseTimeToLive(request) => reply(Answer::Lease(lease(engine, keyspace, id, request))),
-        Operation::LeaseLeases => reply(Answer::Leases(leases(port, view, id).await?)),
+        Operation::LeaseLeases => {
+            Answering::later(async move { Ok(told(Answer::Leases(leases(port, view, id).await?))) })
+        }
         // Cluster answers carry no revision.
         Operation::MemberList { .. } => {
-            Ok(Reply { revision: 0, term: view.term(), answer: Answer::Members(vec![member(engine)]) })
+            let answer = Answer::Members(vec![member(engine)]);
+            Answering::now(Ok(Reply { revision: 0, term: view.term(), answer }))
         }
         Operation::Alarm(_) => reply(Answer::Alarms(alarms(view, keyspace))),
         Operation::Status => reply(Answer::Status(Box::new(status(engine, view, keyspace)))),
-        Operation::Defragment => {
+        Operation::Defragment => Answering::later(async move {
             engine.defragment().await?;
-            reply(Answer::Done)
-        }
-        Operation::Hash => {
+            Ok(told(Answer::Done))
+        }),
+        Operation::Hash => Answering::later(async move {
             let hash = engine.hash().await?;
-            reply(Answer::Hash { hash })
-        }
-        Operation::HashKv { revision } => hash_of_keys(port, view, id, revision).await,
+            Ok(told(Answer::Hash { hash }))
+        }),
+        Operation::HashKv { revision } => Answering::later(hash_of_keys(port, view, id, revision)),
         Operation::AuthStatus => {
             let auth = keyspace.auth();
             reply(Answer::AuthStatus(AuthStatus { enabled: auth.enabled, revision: auth.revision }))
         }
         Operation::UserGet { name } => {
-            let user = keyspace.auth().users.get(&name).ok_or(Refusal::UserNotFound)?;
-            reply(Answer::UserRoles(user.roles.clone()))
+            let user = keyspace.auth().users.get(&name).ok_or(Refusal::UserNotFound);
+            found(user.map(|user| Answer::UserRoles(user.roles.clone())))
         }
         Operation::UserList => reply(Answer::Names(keyspace.auth().users.keys().cloned().collect())),
         Operation::RoleGet { name } => {
-            let role = keyspace.auth().roles.get(&name).ok_or(Refusal::RoleNotFound)?;
+            let role = keyspace.auth().roles.get(&name).ok_or(Refusal::RoleNotFound);
             // What `root` may do is not a matter of rows.
-            let permissions = if name == ROOT { vec![everything()] } else { role.permissions.clone() };
-            reply(Answer::Permissions(permissions))
+            let rows = |role: &Role| if name == ROOT { vec![everything()] } else { role.permissions.clone() };
+            found(role.map(|role| Answer::Permissions(rows(role))))
         }
         Operation::RoleList => reply(Answer::Names(keyspace.auth().roles.keys().cloned().collect())),
         Operation::TenantGet { name } => {
-            let tenant = view.tenant(name.as_str()).ok_or(Refusal::TenantNotFound(name))?;
-            reply(Answer::Tenants(view.tenant_info(tenant).into_iter().collect()))
+            let tenant = view.tenant(name.as_str()).ok_or(Refusal::TenantNotFound(name));
+            found(tenant.map(|tenant| Answer::Tenants(view.tenant_info(tenant).into_iter().collect())))
         }
         Operation::TenantList => {
             reply(Answer::Tenants(view.tenants().filter_map(|tenant| view.tenant_info(tenant)).collect()))
         }
-        Operation::QuotaShow(of) => reply(Answer::Quotas(quota::show(view, id, of)?)),
-        Operation::QuotaRecount(of) => quota::recount(port, view, id, of).await,
+        Operation::QuotaShow(of) => found(quota::show(view, id, of).map(Answer::Quotas)),
+        Operation::QuotaRecount(of) => Answering::later(quota::recount(port, view, id, of)),
         Operation::Health => reply(Answer::Serving),
         // To those who may; the others are told that they may not, as by etcd.
-        Operation::Snapshot => Err(Refusal::Unimplemented),
+        Operation::Snapshot => found(Err(Refusal::Unimplemented)),
         Operation::RangeStream(_)
         | Operation::Put(_)
         | Operation::DeleteRange(_)
@@ -107,7 +117,7 @@ pub(crate) async fn read(port: &Port, view: &View, permit: Permit<Sealed>) -> An
         | Operation::PolicyChange(_)
         // The gateway answers it.
         | Operation::PolicyAsk(_) => {
-            Err(Refusal::Internal { cause: "an operation that is not a read was sent to be read" })
+            found(Err(Refusal::Internal { cause: "an operation that is not a read was sent to be read" }))
         }
     }
 }
@@ -128,75 +138,70 @@ async fn leases(port: &Port, view: &View, id: KeyspaceId) -> Result<Vec<LeaseId>
     listed.map_err(|error| port.explain(error))
 }
 
-pub(crate) async fn range(
-    port: &Port,
-    view: &View,
+pub(crate) fn range<'a>(
+    port: &'a Port,
+    view: &'a View,
     id: KeyspaceId,
     request: Range,
     sight: Sight,
-) -> Answered {
-    let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
-    let inline = keyspace.entry_count() <= INLINE_ENTRIES
-        || keyspace
-            .range_walks_within(&request, &sight, INLINE_ENTRIES, &MemoryOnly)
-            .map_err(|error| port.explain(error))?;
+) -> Answering<'a> {
+    let Some(keyspace) = view.keyspace(id) else { return Answering::now(Err(Refusal::PermissionDenied)) };
+    let inline = if keyspace.entry_count() <= INLINE_ENTRIES {
+        Ok(true)
+    } else {
+        keyspace.range_walks_within(&request, &sight, INLINE_ENTRIES, &MemoryOnly)
+    };
     let read = move |keyspace: &Keyspace, rows: &dyn RowSource| {
         keyspace.range(&request, &sight, rows).map(Answer::Range)
     };
-    answer(port, view, id, keyspace, inline, read).await
+    answer(port, view, keyspace, inline, read)
 }
 
-async fn read_txn(port: &Port, view: &View, id: KeyspaceId, txn: Txn<Sealed>) -> Answered {
-    let keyspace = view.keyspace(id).ok_or(Refusal::PermissionDenied)?;
-    let inline =
-        keyspace.txn_walks_within(&txn, INLINE_ENTRIES, &MemoryOnly).map_err(|error| port.explain(error))?;
+fn read_txn<'a>(port: &'a Port, view: &'a View, keyspace: &'a Keyspace, txn: Txn<Sealed>) -> Answering<'a> {
+    let inline = keyspace.txn_walks_within(&txn, INLINE_ENTRIES, &MemoryOnly);
     let read =
         move |keyspace: &Keyspace, rows: &dyn RowSource| keyspace.txn_read(&txn, rows).map(Answer::Txn);
-    answer(port, view, id, keyspace, inline, read).await
+    answer(port, view, keyspace, inline, read)
 }
 
 /// Asks memory if that is quick, else, or if memory does not hold it all, the store off-thread.
-async fn answer(
-    port: &Port,
-    view: &View,
-    id: KeyspaceId,
-    keyspace: &Keyspace,
-    inline: bool,
+fn answer<'a>(
+    port: &'a Port,
+    view: &'a View,
+    keyspace: &'a Keyspace,
+    inline: Result<bool, ReadError>,
     read: impl Fn(&Keyspace, &dyn RowSource) -> Result<Answer<Sealed>, ReadError> + Send + 'static,
-) -> Answered {
+) -> Answering<'a> {
+    let inline = match inline {
+        Ok(inline) => inline,
+        Err(error) => return Answering::now(Err(port.explain(error))),
+    };
     let reply = |answer| Reply { revision: keyspace.revision(), term: view.term(), answer };
     if inline {
         match read(keyspace, &MemoryOnly) {
-            Ok(answer) => return Ok(reply(answer)),
+            Ok(answer) => return Answering::now(Ok(reply(answer))),
             Err(ReadError::NeedsStore) => {}
-            Err(error) => return Err(port.explain(error)),
+            Err(error) => return Answering::now(Err(port.explain(error))),
         }
     }
-    let pinned = view.clone();
-    let found = port
-        .read_store(Purpose::Answer, move |rows| match pinned.keyspace(id) {
-            Some(keyspace) => read(keyspace, rows),
-            None => Err(ReadError::Refused(Refusal::PermissionDenied)),
-        })
-        .await;
-    found.map(reply).map_err(|error| port.explain(error))
+    let (pinned, id) = (view.clone(), keyspace.id());
+    let found = port.read_store(Purpose::Answer, move |rows| match pinned.keyspace(id) {
+        Some(keyspace) => read(keyspace, rows),
+        None => Err(ReadError::Refused(Refusal::PermissionDenied)),
+    });
+    Answering::later(async move { found.await.map(reply).map_err(|error| port.explain(error)) })
 }
 
 fn everything() -> Permission {
     Permission { kind: PermissionKind::ReadWrite, range: KeyRange::everything() }
 }
 
-/// The new ttl in seconds; 0: there is no such lease any more.
-///
-/// Renewed time must outlive a crash, so a checkpoint that would shorten it is cleared in the log first. Where the log
-/// cannot take that the caller is refused, though the lease lives on.
-async fn keep_alive(port: &Port, id: KeyspaceId, lease: LeaseId) -> Result<i64, Refusal> {
-    let clock = port.engine().leases();
-    let Some(kept) = clock.keep_alive(id, lease) else { return Ok(0) };
-    let Some(checkpoint) = kept.checkpoint else { return Ok(kept.ttl) };
+/// Renewed time must outlive a crash, so a checkpoint that would shorten it is cleared in the log before the keepalive is
+/// answered. Where the log cannot take that the caller is refused, though the lease lives on. False: it is gone.
+async fn clear(port: &Port, id: KeyspaceId, lease: LeaseId, checkpoint: Checkpoint) -> Result<bool, Refusal> {
     let clear = Operation::LeaseCheckpoint(vec![(lease, 0)]);
     port.submit(Permit::internal(InternalReason::LeaseCheckpoint, id, clear)).await?;
-    Ok(if clock.cleared(id, lease, checkpoint) { kept.ttl } else { 0 })
+    Ok(port.engine().leases().cleared(id, lease, checkpoint))
 }
 
 fn lease(engine: &Engine, keyspace: &Keyspace, id: KeyspaceId, request: LeaseTimeToLive) -> LeaseDetail {

@@ -19,16 +19,18 @@ fn allowance(entry_count: usize) -> usize {
     entry_count.saturating_mul(WHOLE_WALKS).max(ENTRIES)
 }
 
-/// Refuses a txn that would walk absurdly far. Every other permit comes back as it is.
-pub(crate) async fn admit(port: &Port, permit: Permit<Sealed>) -> Result<Permit<Sealed>, Refusal> {
-    let Operation::Txn(txn) = permit.operation() else { return Ok(permit) };
+/// Is it certain at a glance that it does not walk far?
+pub(crate) fn is_short(port: &Port, permit: &Permit<Sealed>) -> Result<bool, Refusal> {
+    let Operation::Txn(txn) = permit.operation() else { return Ok(true) };
     let view = port.view();
     let keyspace = view.keyspace(permit.keyspace()).ok_or(Refusal::PermissionDenied)?;
     let is_short = keyspace.txn_walks_within(txn, INLINE_ENTRIES, &MemoryOnly);
-    if is_short.map_err(|error| port.explain(error))? {
-        return Ok(permit);
-    }
-    let id = permit.keyspace();
+    is_short.map_err(|error| port.explain(error))
+}
+
+/// Refuses a txn that would walk absurdly far. Every other permit comes back as it is.
+pub(crate) async fn admit(port: &Port, permit: Permit<Sealed>) -> Result<Permit<Sealed>, Refusal> {
+    let (view, id) = (port.view(), permit.keyspace());
     let weighed = port.read_store(Purpose::Answer, move |rows| {
         let keyspace = view.keyspace(id).ok_or(ReadError::Refused(Refusal::PermissionDenied))?;
         let Operation::Txn(txn) = permit.operation() else { return Ok(permit) };

@@ -1,7 +1,7 @@
 //! Hands a permit to whoever does the work: nearly always the engine.
 
 use keygate_core::{Answer, Caller, Operation, Permit, Refusal, Reply, Sealed};
-use keygate_engine::{Decide, RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
+use keygate_engine::{Answering, Decide, RangeChunks, View, WatchCreateError, WatchCreated, WatchSession};
 use tokio::time::Instant;
 
 use crate::identify::{Asker, Home};
@@ -13,41 +13,51 @@ use crate::stack::Context;
 /// `caller` is whom the permit was given to, on this view; `bundle` what it is about to put in force.
 ///
 /// `Err(Refusal::StalePermit)`: nothing was done, and the permit must be obtained again.
-pub async fn one(
+pub fn one<'a>(
+    context: &'a Context,
+    view: &'a View,
+    asker: Asker,
+    caller: &'a Caller,
+    permit: Permit<Sealed>,
+    bundle: Option<&'a mut Ready>,
+) -> Answering<'a> {
+    match permit.operation() {
+        Operation::Authenticate { .. } => Answering::later(authenticate(context, view, asker, permit)),
+        Operation::PolicyAsk(question) => {
+            let revision = view.keyspace(permit.keyspace()).map_or(0, |keyspace| keyspace.revision());
+            let answer = context.policies.answer(view, question).map(Answer::Policy);
+            Answering::now(answer.map(|answer| Reply { revision, term: view.term(), answer }))
+        }
+        Operation::PolicyChange(_) => Answering::later(change_policy(context, view, caller, permit, bundle)),
+        Operation::Observe(observation) => {
+            let answer = context.limiter.observe(*observation);
+            Answering::now(Ok(Reply { revision: 0, term: view.term(), answer }))
+        }
+        operation if operation.is_write() => {
+            let patient = waits_for_disk(operation);
+            match context.port.propose(permit) {
+                Answering::Later(proposed) if !patient => Answering::later(async {
+                    let answered = tokio::time::timeout(context.request_timeout, proposed).await;
+                    answered.unwrap_or(Err(Refusal::TimedOut))
+                }),
+                proposed => proposed,
+            }
+        }
+        _ => context.port.read(view, permit),
+    }
+}
+
+async fn change_policy(
     context: &Context,
     view: &View,
-    asker: Asker,
     caller: &Caller,
     permit: Permit<Sealed>,
     bundle: Option<&mut Ready>,
 ) -> Result<Reply<Sealed>, Refusal> {
-    match permit.operation() {
-        Operation::Authenticate { .. } => authenticate(context, view, asker, permit).await,
-        Operation::PolicyAsk(question) => {
-            let revision = view.keyspace(permit.keyspace()).map_or(0, |keyspace| keyspace.revision());
-            let answer = Answer::Policy(context.policies.answer(view, question)?);
-            Ok(Reply { revision, term: view.term(), answer })
-        }
-        Operation::PolicyChange(change) => {
-            if let Some(bundle) = bundle {
-                bundle.check(&context.policies, view, caller, change).await?;
-            }
-            context.port.propose(permit).await
-        }
-        Operation::Observe(observation) => {
-            let answer = context.limiter.observe(*observation);
-            Ok(Reply { revision: 0, term: view.term(), answer })
-        }
-        operation if operation.is_write() => {
-            let patient = waits_for_disk(operation);
-            let proposed = context.port.propose(permit);
-            if patient {
-                return proposed.await;
-            }
-            tokio::time::timeout(context.request_timeout, proposed).await.unwrap_or(Err(Refusal::TimedOut))
-        }
-        _ => context.port.read(view, permit).await,
+    if let (Some(bundle), Operation::PolicyChange(change)) = (bundle, permit.operation()) {
+        bundle.check(&context.policies, view, caller, change).await?;
     }
+    context.port.propose(permit).await
 }
 
 /// A read in chunks.

@@ -21,7 +21,7 @@ use keygate_core::{
     UserAdd,
 };
 use keygate_engine::{
-    Identity, Port, RangeChunks, Standing, View, WatchCreateError, WatchCreated, WatchSession,
+    Answering, Identity, Port, RangeChunks, Standing, View, WatchCreateError, WatchCreated, WatchSession,
 };
 
 use crate::authorize::{self, Endpoint};
@@ -78,13 +78,20 @@ pub async fn run<'a>(
     if let Some(delay) = admission.delay {
         tokio::time::sleep(delay).await;
     }
-    let operation = hash_password(context, evidence, operation).await?;
+    // What few requests need is kept apart: each request would be as large, and moved about.
+    if has_password(&operation) {
+        operation = Box::pin(hash_password(context, evidence, operation)).await?;
+    }
     // Kept until the answer is there: who applies it finds it made.
-    let mut bundle = prepare_bundle(context, evidence, &operation).await?;
+    let mut bundle = if is_bundle(&operation) {
+        Some(Box::new(Box::pin(prepare_bundle(context, evidence, &operation)).await?))
+    } else {
+        None
+    };
     let asker = Asker::at(evidence.connection.peer());
     // While a bundle was made, much may have changed.
     let mut decided_on = bundle.is_none().then_some((view, caller));
-    let deadline = Instant::now() + context.request_timeout;
+    let mut deadline = None;
     for attempt in 1.. {
         let (view, caller) = match decided_on.take() {
             Some(first) => first,
@@ -94,16 +101,12 @@ pub async fn run<'a>(
                 (view, caller)
             }
         };
-        let permit = authorize::obtain(context.endpoint, &view, &caller, operation.clone());
-        let done = match permit {
-            Ok(permit) => {
-                let permit = transform::seal(permit)?;
-                dispatch::one(context, &view, asker, &caller, permit, bundle.as_mut()).await
-            }
-            Err(refusal) => Err(refusal),
+        let done = match decide(context, &view, asker, &caller, &operation, bundle.as_deref_mut())? {
+            Answering::Now(answered) => answered.into_inner(),
+            Answering::Later(answered) => answered.await,
         };
         match done {
-            Err(Refusal::StalePermit) if Instant::now() >= deadline => break,
+            Err(Refusal::StalePermit) if has_passed(&mut deadline, context.request_timeout) => break,
             Err(Refusal::StalePermit) if attempt >= AT_ONCE => tokio::task::yield_now().await,
             Err(Refusal::StalePermit) => {}
             Err(Refusal::PermissionDenied) => {
@@ -126,6 +129,27 @@ pub async fn run<'a>(
         }
     }
     Err(Refusal::TimedOut)
+}
+
+/// Err: it cannot be sealed, whoever asks.
+fn decide<'a>(
+    context: &'a Context,
+    view: &'a View,
+    asker: Asker,
+    caller: &'a Caller,
+    operation: &Operation<Plaintext>,
+    bundle: Option<&'a mut Ready>,
+) -> Result<Answering<'a>, Refusal> {
+    match authorize::obtain(context.endpoint, view, caller, operation.clone()) {
+        Ok(permit) => Ok(dispatch::one(context, view, asker, caller, transform::seal(permit)?, bundle)),
+        Err(refusal) => Ok(Answering::now(Err(refusal))),
+    }
+}
+
+/// Counts from when it is asked first. Few requests ask, and a clock costs.
+fn has_passed(deadline: &mut Option<Instant>, timeout: Duration) -> bool {
+    let now = Instant::now();
+    now >= *deadline.get_or_insert(now + timeout)
 }
 
 /// Is it about putting a bundle in force?
@@ -256,6 +280,20 @@ fn identify(
     }
 }
 
+/// Does it bring one that will be kept?
+fn has_password(operation: &Operation<Plaintext>) -> bool {
+    matches!(credential(operation), Some(Credential::Password(_)))
+}
+
+fn credential(operation: &Operation<Plaintext>) -> Option<&Credential> {
+    match operation {
+        Operation::UserAdd(UserAdd { credential, .. })
+        | Operation::UserChangePassword { credential, .. }
+        | Operation::TenantCreate(TenantCreate { root: credential, .. }) => Some(credential),
+        _ => None,
+    }
+}
+
 /// Replaces a password by its hash, so that no log can hold it. Decided beforehand with the
 /// password in place; the hashed form is decided again like any other request.
 async fn hash_password(
@@ -263,13 +301,7 @@ async fn hash_password(
     evidence: Evidence<'_>,
     operation: Operation<Plaintext>,
 ) -> Result<Operation<Plaintext>, Refusal> {
-    let credential = match &operation {
-        Operation::UserAdd(UserAdd { credential, .. })
-        | Operation::UserChangePassword { credential, .. }
-        | Operation::TenantCreate(TenantCreate { root: credential, .. }) => credential,
-        _ => return Ok(operation),
-    };
-    let Credential::Password(password) = credential else { return Ok(operation) };
+    let Some(Credential::Password(password)) = credential(&operation) else { return Ok(operation) };
     let password = password.clone();
     let (view, caller) = decide_beforehand(context, evidence, &operation)?;
     let passwords = context.identifier.passwords();
@@ -291,14 +323,13 @@ async fn prepare_bundle(
     context: &Context,
     evidence: Evidence<'_>,
     operation: &Operation<Plaintext>,
-) -> Result<Option<Ready>, Refusal> {
-    let Operation::PolicyChange(change) = operation else { return Ok(None) };
-    if !is_bundle(operation) {
-        return Ok(None);
-    }
+) -> Result<Ready, Refusal> {
+    let Operation::PolicyChange(change) = operation else {
+        return Err(Refusal::Internal { cause: "a change of the policy was expected" });
+    };
     let view = decide_beforehand(context, evidence, operation)?.0;
     let ready = Ready::make(&context.policies, &view, change).await;
-    ready.map(Some).inspect_err(|refusal| context.policies.failed(refusal))
+    ready.inspect_err(|refusal| context.policies.failed(refusal))
 }
 
 /// Refuses before something is done that costs much.

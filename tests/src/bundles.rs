@@ -24,7 +24,7 @@ impl Bundle {
         files.insert("policy.csv", rows.as_bytes().to_vec());
         files.insert("roles.csv", Vec::new());
         files.insert("manifest.json", Manifest::of(&files, revision).to_bytes());
-        let tar = Bytes::from(files.to_tar()?);
+        let tar = Bytes::from(files.to_packed_tar()?);
         let digest = Bytes::copy_from_slice(&digest_of_tar(std::slice::from_ref(&tar)).0);
         let parts = (0..tar.len())
             .step_by(BUNDLE_STEP)

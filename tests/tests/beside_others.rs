@@ -49,7 +49,7 @@ async fn a_thousand_wrong_logins_at_a_time_do_not_hold_up_writes() {
             });
         }
     }
-    let compared = flood.compare(async || puts(&root).await).await.unwrap();
+    let compared = flood.compare(None, async || puts(&root).await).await.unwrap();
     println!("login flood: puts {compared}");
     assert!(compared.done > 0, "nobody tried to log in meanwhile");
     assert!(compared.keeps_to(1.5), "{compared}");
@@ -58,17 +58,38 @@ async fn a_thousand_wrong_logins_at_a_time_do_not_hold_up_writes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_that_asks_for_twenty_times_its_rate_costs_another_nothing() {
     let _alone = ALONE.lock().await;
-    const RATE: u32 = 200;
-    const CLIENTS: u32 = 8;
     let mut limits = tempfile::NamedTempFile::new().unwrap();
     std::io::Write::write_all(
         &mut limits,
         format!("limits: {{tenants: {{greedy: {{requests: {RATE}}}}}}}\n").as_bytes(),
     )
     .unwrap();
-    let server = start(&["--limits-file", limits.path().to_str().unwrap()]).await;
-    let [greedy, modest] = [found(&server, "greedy").await, found(&server, "modest").await];
+    let flags = ["--limits-file", limits.path().to_str().unwrap()];
+    let (server, other) = (start(&flags).await, start(&flags).await);
+    let modest = found(&server, "modest").await;
+    let [flood, control] = [&server, &other].map(async |server| greed(found(server, "greedy").await));
+    let (flood, control) = tokio::join!(flood, control);
+    for what in ["puts", "ranges", "watch delivery"] {
+        let compared = flood
+            .compare(Some(&control), async || match what {
+                "puts" => puts(&modest).await,
+                "ranges" => ranges(&modest).await,
+                _ => deliveries(&modest).await,
+            })
+            .await
+            .unwrap();
+        println!("greedy tenant: {what} {compared}");
+        assert!(compared.done > 100, "the greedy tenant asked only {} times", compared.done);
+        assert!(compared.keeps_to(1.3), "{what}: {compared}");
+    }
+}
 
+/// What the greedy tenant may ask for in a second.
+const RATE: u32 = 200;
+
+/// Twenty times as much.
+fn greed(greedy: Client) -> Disturbance {
+    const CLIENTS: u32 = 8;
     let flood = Disturbance::new().unwrap();
     for _ in 0..CLIENTS {
         let greedy = greedy.clone();
@@ -90,29 +111,25 @@ async fn a_tenant_that_asks_for_twenty_times_its_rate_costs_another_nothing() {
             }
         });
     }
-    for what in ["puts", "ranges", "watch delivery"] {
-        let compared = flood
-            .compare(async || match what {
-                "puts" => puts(&modest).await,
-                "ranges" => ranges(&modest).await,
-                _ => deliveries(&modest).await,
-            })
-            .await
-            .unwrap();
-        println!("greedy tenant: {what} {compared}");
-        assert!(compared.done > 100, "the greedy tenant asked only {} times", compared.done);
-        assert!(compared.keeps_to(1.3), "{what}: {compared}");
-    }
+    flood
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_rows_are_put_in_force_beside_writes() {
     let _alone = ALONE.lock().await;
     let rows = count_from_env("KEYGATE_RELOAD_ROWS", 10_000);
-    let server = start(&[]).await;
+    let (server, other) = (start(&[]).await, start(&[]).await);
     let root = server.root().await.unwrap();
+    let reload = reloads(rows, root.clone());
+    let control = reloads(rows, other.root().await.unwrap());
+    let compared = reload.compare(Some(&control), async || puts(&root).await).await.unwrap();
+    println!("reload of {rows} rows: puts {compared}");
+    assert!(compared.done > 0, "nothing was put in force meanwhile");
+    assert!(compared.keeps_to(1.2), "{compared}");
+}
+
+fn reloads(rows: usize, root: Client) -> Disturbance {
     let reload = Disturbance::new().unwrap();
-    let again = root.clone();
     reload.add(|mut reload| async move {
         // A new one in each measurement, of which the server has no part yet.
         for number in 0.. {
@@ -123,16 +140,13 @@ async fn a_hundred_thousand_rows_are_put_in_force_beside_writes() {
             let began = Instant::now();
             // Counted where it begins: it may end after the measurement.
             reload.done();
-            bundle.apply(&again).await?;
+            bundle.apply(&root).await?;
             println!("reload: {rows} rows sent and in force in {:.2?}", began.elapsed());
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         Ok(())
     });
-    let compared = reload.compare(async || puts(&root).await).await.unwrap();
-    println!("reload of {rows} rows: puts {compared}");
-    assert!(compared.done > 0, "nothing was put in force meanwhile");
-    assert!(compared.keeps_to(1.2), "{compared}");
+    reload
 }
 
 /// Of a thousand users; in each table they own other keys.

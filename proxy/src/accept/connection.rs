@@ -19,12 +19,14 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tonic::body::Body;
 
+use super::bad_names::Fault;
 use super::flood::Flood;
 use super::handler::{Handler, Served, is_grpc};
 use super::lapse::Presented;
 use super::listener::Endpoint;
 use super::log_budget::Line;
 use super::probation::Probation;
+use super::rarely::Rarely;
 use super::slow_lane::{self, Entrance};
 use super::socket::Socket;
 use super::strangers::{Place, PlaceProof};
@@ -35,7 +37,7 @@ use crate::http::Pages;
 use crate::identify::{ConnectionIdentity, Proof, Shown, Source};
 use crate::metrics::{ConnectionMetrics, Traffic};
 use crate::rpc::methods;
-use crate::tls::{Certified, Loaded, PLATFORM_ONLY, ReloadingTls};
+use crate::tls::{Certified, Loaded, PLATFORM_ONLY, RefusedCertificate, ReloadingTls, refused_certificate};
 
 /// A request's headers in all. A JWT may take 8 KiB of it.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
@@ -47,9 +49,8 @@ const SEND_BUFFER: usize = 1 << 20;
 /// Frames of requests that were refused before they were whole and came when that was forgotten, in a connection's life. A
 /// client may have thousands under way; floods of them are bounded otherwise ([`super::flood`]).
 const LATE_FRAMES: usize = 10_000;
-/// Before a connection from where others ended in debt begins its handshake: whoever is cut and comes back at once has no
-/// more than ten turns a second of each connection.
-const BAD_NAMES_WAIT: Duration = Duration::from_millis(100);
+/// A connection that ends sooner and brought no request was one for nothing.
+const TO_ASK: Duration = Duration::from_secs(1);
 /// For streams to tell their clients that the certificate lapsed.
 const LAPSE_GRACE: Duration = Duration::from_millis(500);
 
@@ -87,18 +88,39 @@ pub(super) async fn serve(
 ) {
     let (source, standing) = (Source::of(accepted.peer.ip()), Standing::default());
     // Probes of the machine come from addresses that may be many clients'.
-    let is_bad = accepted.endpoint.pages != Pages::Monitoring
-        && shared.bad_names.has(source, std::time::Instant::now());
-    standing.set(is_bad);
+    let is_known = accepted.endpoint.pages != Pages::Monitoring;
+    let pause = is_known.then(|| shared.bad_names.pause(source, std::time::Instant::now())).flatten();
+    if let Some(pause) = pause {
+        standing.set(true);
+        tokio::time::sleep(pause).await;
+    }
     let slow_lane = thread.slow_lane.clone();
     let home = Home(Handle::current());
     let serving = Box::pin(serve_anywhere(shared.clone(), thread, home, accepted, drain, standing.clone()));
-    if slow_lane::serve(serving, &standing, &slow_lane, &shared.metrics).await.is_none() {
+    let end = slow_lane::serve(serving, &standing, &slow_lane, &shared.metrics).await;
+    if end.is_none() {
         worker::report_panic();
     }
-    if standing.is_in_debt() {
-        shared.bad_names.remember(source, std::time::Instant::now());
+    let fault = match end {
+        _ if standing.is_in_debt() => Some(Fault::Debt),
+        Some(End::Breach) => Some(Fault::Nothing),
+        // Who had to wait may have given up because of that.
+        Some(End::Nothing) if pause.is_none() => Some(Fault::Nothing),
+        Some(End::Nothing | End::Ordinary) | None => None,
+    };
+    if let Some(fault) = fault.filter(|_| is_known) {
+        shared.bad_names.remember(source, fault, std::time::Instant::now());
     }
+}
+
+/// What a connection came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// A handshake, and no request after it.
+    Nothing,
+    /// Frames that nobody sends who means it.
+    Breach,
+    Ordinary,
 }
 
 /// On a serving thread or on the slow lane.
@@ -109,24 +131,26 @@ async fn serve_anywhere(
     accepted: Accepted,
     drain: watch::Receiver<Drain>,
     standing: Standing,
-) {
+) -> End {
     let Accepted { stream, peer, place, endpoint, counted: _counted } = accepted;
     let Thread { handler, traffic, .. } = thread;
     let probation = Arc::new(Probation::default());
     let place = Arc::new(place);
     let evicted = place.clone();
-    let deadline = Instant::now() + shared.limits.handshake_timeout;
-    if standing.is_slow() {
-        tokio::time::sleep(BAD_NAMES_WAIT).await;
-    }
+    let began = Instant::now();
+    let deadline = began + shared.limits.handshake_timeout;
     let begun = tokio::select! {
         begun = begin(stream, traffic, &probation, &standing, &endpoint, &*handler, deadline) => begun,
-        () = evicted.evicted() => return,
+        () = evicted.evicted() => return End::Ordinary,
     };
     let begun = match begun {
         Ok(Some(begun)) => begun,
-        Ok(None) => return,
-        Err(error) => return reject(&shared, peer, &error),
+        Ok(None) => return End::Ordinary,
+        Err(Rejection::Gone) => return End::Nothing,
+        Err(error) => {
+            reject(&shared, peer, &error);
+            return End::Nothing;
+        }
     };
     let Begun { stream, spoken, client } = begun;
     let is_tls = endpoint.tls.is_some();
@@ -145,6 +169,7 @@ async fn serve_anywhere(
     let lapse = lapse(client.presented, endpoint.tls.clone(), identity.clone());
     let stay = Stay { place: &evicted, probation: &probation, limits: &shared.limits, drain, lapse };
     let (flooded, turns) = (stream.flooded(), stream.turns());
+    let served = standing.clone();
     let service = ConnectionService { handler, endpoint, identity, probation: probation.clone(), standing };
     let io = TokioIo::new(stream);
     let outcome = match spoken {
@@ -157,6 +182,7 @@ async fn serve_anywhere(
             in_turns(&turns, stay.finish(Box::pin(connection))).await
         }
     };
+    let breaks_rules = outcome.as_ref().is_err_and(is_breach);
     if let Err(error) = outcome {
         tracing::debug!(remote_addr = %peer, %error, "connection ended");
     }
@@ -165,6 +191,19 @@ async fn serve_anywhere(
     {
         tracing::warn!(remote_addr = %peer, left_out, error = %Flood, "a connection is closed");
     }
+    if breaks_rules {
+        End::Breach
+    } else if is_tls && !served.has_asked() && began.elapsed() < TO_ASK {
+        End::Nothing
+    } else {
+        End::Ordinary
+    }
+}
+
+/// Of a connection that the other side has not just left, with or without a word.
+fn is_breach(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    !error.is_timeout() && cause.is_some_and(|cause| !cause.is::<std::io::Error>())
 }
 
 /// Counts each time that the task runs.
@@ -200,13 +239,15 @@ enum Rejection {
     HandshakeTimeout,
     #[error("no request was begun in time")]
     Silence,
+    #[error("the client went away after its handshake")]
+    Gone,
     #[error("{}", cause(error))]
-    Tls { server_name: String, error: std::io::Error },
+    Tls { server_name: String, certificate: Option<Box<RefusedCertificate>>, error: std::io::Error },
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
 
-/// None: the client went away without a word, as load balancers' probes do.
+/// None: the client went away before it cost anything, as load balancers' probes do.
 async fn begin(
     stream: std::net::TcpStream,
     traffic: Arc<Traffic>,
@@ -241,7 +282,11 @@ async fn begin(
     };
     let mut stream = ClientStream::new(transport, traffic, probation.clone(), standing.clone());
     let spoken = timeout_at(deadline, stream.spoken()).await.map_err(|_| Rejection::Silence)??;
-    Ok(spoken.map(|spoken| Begun { stream, spoken, client }))
+    match spoken {
+        Some(spoken) => Ok(Some(Begun { stream, spoken, client })),
+        None if endpoint.tls.is_some() => Err(Rejection::Gone),
+        None => Ok(None),
+    }
 }
 
 /// A handshake that succeeded.
@@ -270,7 +315,9 @@ async fn handshake(
     let start = match LazyConfigAcceptor::new(Acceptor::default(), socket).await {
         Ok(start) => start,
         Err(error) if is_absence(&error) => return Ok(None),
-        Err(error) => return Err(Rejection::Tls { server_name: String::new(), error }),
+        Err(error) => {
+            return Err(Rejection::Tls { server_name: String::new(), certificate: None, error });
+        }
     };
     let server_name = start.client_hello().server_name().unwrap_or_default().to_owned();
     let tenant = match pages {
@@ -283,7 +330,10 @@ async fn handshake(
     let loaded = tls.current();
     match start.into_stream(loaded.config(tenant.as_deref())).await {
         Ok(stream) => Ok(Some(Secured { stream, loaded, tenant })),
-        Err(error) => Err(Rejection::Tls { server_name, error }),
+        Err(error) => {
+            let certificate = refused_certificate(&error).map(Box::new);
+            Err(Rejection::Tls { server_name, certificate, error })
+        }
     }
 }
 
@@ -318,15 +368,16 @@ fn is_absence(error: &std::io::Error) -> bool {
 fn reject(shared: &Shared, peer: SocketAddr, rejection: &Rejection) {
     ConnectionMetrics::count(&shared.metrics.connections.failed_handshakes);
     let Line::Write { left_out } = shared.refusals.ask(std::time::Instant::now()) else { return };
-    let server_name = match rejection {
-        Rejection::Tls { server_name, .. } => server_name.as_str(),
-        Rejection::HandshakeTimeout | Rejection::Silence | Rejection::Io(_) => "",
+    let (server_name, certificate) = match rejection {
+        Rejection::Tls { server_name, certificate, .. } => (server_name.as_str(), certificate.as_ref()),
+        Rejection::HandshakeTimeout | Rejection::Silence | Rejection::Gone | Rejection::Io(_) => ("", None),
     };
     // etcd's words: others look for them.
     tracing::warn!(
         remote_addr = %peer,
         server_name,
         error = %rejection,
+        certificate = certificate.map(tracing::field::display),
         left_out,
         "rejected connection on client endpoint"
     );
@@ -378,6 +429,7 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
     type Future = Infallibly;
 
     fn call(&self, request: Request<Incoming>) -> Infallibly {
+        self.standing.begun();
         let open = (!self.probation.is_over()).then(|| self.probation.request());
         let pays = is_grpc(&request) && !methods::is_endless(request.uri().path());
         let served = self.handler.serve(&self.endpoint, &self.identity, request);
@@ -494,25 +546,37 @@ fn lapse(
     })
 }
 
+/// Why a connection does not stay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leave {
+    Evicted,
+    Overdue,
+    Lapsed,
+    ToldToGo,
+}
+
 impl Stay<'_> {
     async fn finish<C: Graceful>(mut self, mut connection: Pin<Box<C>>) -> hyper::Result<()> {
-        let mut has_lapsed = false;
-        {
-            let mut told_to_go = pin!(self.drain.wait_for(|drain| *drain != Drain::Serving));
-            let mut evicted = pin!(self.place.evicted());
-            let mut overdue = pin!(overdue(self.probation, self.limits.proof_timeout));
+        let leave = Rarely::new(async {
             tokio::select! {
                 biased;
-                outcome = connection.as_mut() => return outcome,
-                () = evicted.as_mut() => return Ok(()),
-                () = overdue.as_mut() => {}
-                () = self.lapse.as_mut() => has_lapsed = true,
-                _ = told_to_go.as_mut() => {}
+                () = self.place.evicted() => Leave::Evicted,
+                () = overdue(self.probation, self.limits.proof_timeout) => Leave::Overdue,
+                () = self.lapse.as_mut() => Leave::Lapsed,
+                _ = self.drain.wait_for(|drain| *drain != Drain::Serving) => Leave::ToldToGo,
             }
+        });
+        let leave = tokio::select! {
+            biased;
+            outcome = connection.as_mut() => return outcome,
+            leave = leave => leave,
+        };
+        if leave == Leave::Evicted {
+            return Ok(());
         }
         connection.as_mut().begin_shutdown();
         let cut = async {
-            if !has_lapsed {
+            if leave != Leave::Lapsed {
                 self.lapse.as_mut().await;
             }
             tokio::time::sleep(LAPSE_GRACE).await;

@@ -56,7 +56,7 @@ impl Handler for Stages {
         if endpoint.grpc && is_grpc(&request) {
             let (grpc, connection) = (self.grpc.clone(), connection.clone());
             if !methods::is_endless(request.uri().path()) {
-                return Box::pin(async move { grpc.call(connection, request).await });
+                return Box::pin(grpc.call(connection, request));
             }
             let draining = self.draining.clone();
             let token = grpc.end_of_token(request.headers());

@@ -19,6 +19,7 @@ mod lapse;
 mod listener;
 mod log_budget;
 mod probation;
+mod rarely;
 mod slow_lane;
 mod socket;
 mod strangers;

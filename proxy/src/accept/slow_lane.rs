@@ -13,7 +13,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,9 +26,13 @@ use tokio::task::AbortHandle;
 use super::worth::Standing;
 use crate::metrics::{ConnectionMetrics, Metrics};
 
-/// After so much work it rests. A turn of a connection is about as long.
+/// After so much work it rests. A turn of a connection is about as long; a handshake is ten times as long.
 const WORK: Duration = Duration::from_micros(100);
-const REST: Duration = Duration::from_micros(300);
+/// So many times as long as it worked.
+const REST: u32 = 3;
+const LONGEST_REST: Duration = Duration::from_millis(20);
+/// What a serving thread does to begin a request, and to refuse it. It counts as work of the connection that brought it.
+const REQUEST: Duration = Duration::from_micros(25);
 
 /// The thread. It must outlast the tasks that wait for what runs on it.
 pub(super) struct SlowLane {
@@ -44,12 +48,9 @@ pub(super) struct Entrance {
     pace: Arc<Pace>,
 }
 
-/// When the thread rested last.
-struct Pace {
-    start: Instant,
-    /// In microseconds since then.
-    rested: AtomicU64,
-}
+/// How long the thread has worked since it rested, in microseconds.
+#[derive(Default)]
+struct Pace(AtomicU32);
 
 impl SlowLane {
     pub(super) fn start() -> io::Result<Self> {
@@ -58,8 +59,7 @@ impl SlowLane {
             .max_blocking_threads(1)
             .thread_name("slow-lane-io")
             .build()?;
-        let pace = Arc::new(Pace { start: Instant::now(), rested: AtomicU64::new(0) });
-        let entrance = Entrance { runtime: runtime.handle().clone(), pace };
+        let entrance = Entrance { runtime: runtime.handle().clone(), pace: Arc::default() };
         let (end, ended) = oneshot::channel();
         let thread = background::spawn("slow-lane", Niceness::Lowest, move || {
             // However it ends.
@@ -82,14 +82,13 @@ impl SlowLane {
 }
 
 impl Pace {
-    /// On the slow lane's thread, between two pieces of work. All that it has to do waits meanwhile.
-    fn rest(&self) {
-        let passed = |since: Instant| u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let worked = passed(self.start).saturating_sub(self.rested.load(Ordering::Relaxed));
-        if Duration::from_micros(worked) >= WORK {
-            std::thread::sleep(REST);
-            self.rested.store(passed(self.start), Ordering::Relaxed);
-        }
+    /// After a piece of work, on the slow lane's thread. All that it has to do waits while it rests.
+    fn worked(&self, piece: Duration) {
+        let worked = Duration::from_micros(self.0.load(Ordering::Relaxed).into()) + piece;
+        let rest = if worked >= WORK { (worked * REST).min(LONGEST_REST) } else { Duration::ZERO };
+        let since = if rest.is_zero() { worked.as_micros() } else { 0 };
+        self.0.store(u32::try_from(since).unwrap_or(u32::MAX), Ordering::Relaxed);
+        std::thread::sleep(rest);
     }
 }
 
@@ -134,9 +133,10 @@ async fn stay<F: Future>(serving: Pin<Box<F>>, standing: &Standing, pace: Option
         if let Some(serving) = &mut here
             && standing.is_slow() == slow
         {
+            let began = pace.map(|_| Instant::now());
             let polled = serving.as_mut().poll(cx);
-            if let Some(pace) = pace {
-                pace.rest();
+            if let (Some(pace), Some(began)) = (pace, began) {
+                pace.worked(began.elapsed() + REQUEST * standing.take_requests());
             }
             if let Poll::Ready(outcome) = polled {
                 return Poll::Ready(Left::Ended(outcome));

@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout};
 use tonic::body::Body;
 
 use crate::http::Pages;
-use crate::identify::ConnectionIdentity;
+use crate::identify::{ConnectionIdentity, Source};
 use crate::metrics::Metrics;
 use crate::tls::{ClientCertificates, ReloadingTls, TlsSources, Versions};
 
@@ -276,6 +276,51 @@ async fn who_finishes_tls_and_then_says_nothing_is_closed() {
         stream.write_all(words.as_bytes()).await.unwrap();
         closed(&mut stream).await;
     }
+}
+
+/// Is the next connection from here to wait?
+fn has_bad_name(server: &Server) -> bool {
+    let here = Source::of(server.address.ip());
+    server.workers.shared().bad_names.pause(here, std::time::Instant::now()).is_some()
+}
+
+/// Each costs the server a thousand times what it costs to send a byte.
+#[tokio::test]
+async fn who_handshakes_again_and_again_for_nothing_gets_a_bad_name() {
+    // Far more than it takes, for slow machines: five in a second are let pass.
+    const MOST: usize = 1000;
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new("ca");
+    let sources = authority.install(directory.path(), OPTIONAL);
+    let connector = client(&authority, None, &rustls::version::TLS13);
+    for words in ["", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "nonsense\r\n\r\n"] {
+        let server = Server::start(Some(sources.clone()), USUAL);
+        for _ in 0..MOST {
+            // Once it has a bad name, each handshake takes longer.
+            if has_bad_name(&server) {
+                break;
+            }
+            let mut stream = secured(&server, &connector).await.unwrap();
+            stream.write_all(words.as_bytes()).await.unwrap();
+            stream.shutdown().await.ok();
+        }
+        let start = std::time::Instant::now();
+        while !has_bad_name(&server) {
+            assert!(start.elapsed() < PATIENCE, "`{words}` costs nothing");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // It is served all the same, and what it is served for is none of that.
+        let mut honest = secured(&server, &connector).await.unwrap();
+        assert_eq!(ask(&mut honest, "/").await.unwrap(), "nobody");
+    }
+    // Contrast: who asks for something, and probes that only see whether the port is open.
+    let server = Server::start(Some(sources), USUAL);
+    for _ in 0..100 {
+        let mut honest = secured(&server, &connector).await.unwrap();
+        assert_eq!(ask(&mut honest, "/").await.unwrap(), "nobody");
+        drop(server.connect().await);
+    }
+    assert!(!has_bad_name(&server));
 }
 
 #[tokio::test]

@@ -13,12 +13,13 @@ use http_body::{Body, Frame};
 use tokio::sync::watch;
 use tonic::Status;
 
+use super::rarely::Rarely;
 use super::worker::Drain;
 use crate::identify::{ConnectionIdentity, Lapse};
 
 pub(super) struct UntilEnd {
     inner: tonic::body::Body,
-    end: Pin<Box<dyn Future<Output = End> + Send>>,
+    end: Rarely<Pin<Box<dyn Future<Output = End> + Send>>>,
     ended: bool,
     frames: u32,
 }
@@ -58,7 +59,7 @@ impl UntilEnd {
         connection: Arc<ConnectionIdentity>,
         end_of_token: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
-        let end = Box::pin(async move {
+        let end: Pin<Box<dyn Future<Output = End> + Send>> = Box::pin(async move {
             tokio::select! {
                 // Nobody left to tell us is as good as being told.
                 _ = draining.wait_for(|drain| *drain != Drain::Serving) => End::Drain,
@@ -66,7 +67,7 @@ impl UntilEnd {
                 () = end_of_token => End::Lapse(Lapse::Expired),
             }
         });
-        Self { inner, end, ended: false, frames: 0 }
+        Self { inner, end: Rarely::new(end), ended: false, frames: 0 }
     }
 }
 
@@ -88,7 +89,7 @@ impl Body for UntilEnd {
         {
             return Poll::Ready(frame);
         }
-        let Poll::Ready(end) = self.end.as_mut().poll(cx) else {
+        let Poll::Ready(end) = Pin::new(&mut self.end).poll(cx) else {
             return Pin::new(&mut self.inner).poll_frame(cx);
         };
         self.ended = true;

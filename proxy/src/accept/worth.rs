@@ -7,7 +7,7 @@
 //! asked only of those in debt.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// About a microsecond.
@@ -39,6 +39,9 @@ struct Shared {
     /// Which of both runs it at the moment.
     runs_slow: AtomicBool,
     served: AtomicU64,
+    /// Begun since the slow lane asked last.
+    requests: AtomicU32,
+    asked: AtomicBool,
 }
 
 impl Standing {
@@ -65,6 +68,24 @@ impl Standing {
     /// A request was not refused.
     pub(super) fn served(&self) {
         self.0.served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The connection brought a request.
+    pub(super) fn begun(&self) {
+        self.0.asked.store(true, Ordering::Relaxed);
+        if self.runs_slow() {
+            self.0.requests.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it ever brought one.
+    pub(super) fn has_asked(&self) -> bool {
+        self.0.asked.load(Ordering::Relaxed)
+    }
+
+    /// How many it has brought since this was asked last.
+    pub(super) fn take_requests(&self) -> u32 {
+        self.0.requests.swap(0, Ordering::Relaxed)
     }
 
     pub(super) fn set(&self, slow: bool) {

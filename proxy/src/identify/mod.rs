@@ -33,7 +33,7 @@ pub use source::{Asker, Source};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use keygate_core::{
     AuthTables, Caller, DEFAULT_TENANT, Evidence, Groups, KeyspaceId, PasswordHash, Refusal, Secret, Tenant,
     User,
@@ -400,7 +400,8 @@ fn keyspace_of_claims(claims: &Claims, directory: &dyn Directory) -> Result<Keys
 
 /// The first of `token` and `authorization`. Bytes that are not visible ASCII are no token of ours.
 pub fn token_of(metadata: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let Some(value) = metadata.get("token").or_else(|| metadata.get(http::header::AUTHORIZATION)) else {
+    static TOKEN: HeaderName = HeaderName::from_static("token");
+    let Some(value) = metadata.get(&TOKEN).or_else(|| metadata.get(http::header::AUTHORIZATION)) else {
         return Ok(None);
     };
     let text = value.to_str().map_err(|_| Refusal::InvalidToken)?;

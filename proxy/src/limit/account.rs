@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use keygate_core::{KeyspaceId, Limited, Retry};
 
 use super::gcra::{Gcra, Ticks, Wait};
+use super::load::Load;
 use super::rules::{CapRule, RATES, RateRule, Rules};
 
 pub struct Account {
@@ -40,15 +41,6 @@ pub struct Account {
 pub(super) struct PrefixAccount {
     pub(super) prefix: Arc<[u8]>,
     pub(super) account: Arc<Account>,
-}
-
-/// What somebody asked for since they are counted.
-#[derive(Default)]
-pub(super) struct Load {
-    pub(super) requests: AtomicU64,
-    pub(super) bytes_in: AtomicU64,
-    pub(super) bytes_out: AtomicU64,
-    pub(super) refusals: AtomicU64,
 }
 
 impl Account {
@@ -204,21 +196,6 @@ impl Account {
             // Never refuses.
             let _previous = self.full_at[rule as usize].fetch_update(Relaxed, Relaxed, charged);
         }
-    }
-}
-
-impl Load {
-    pub(super) fn asked(&self, bytes: u64) {
-        self.requests.fetch_add(1, Relaxed);
-        self.bytes_in.fetch_add(bytes, Relaxed);
-    }
-
-    pub(super) fn answered(&self, bytes: u64) {
-        self.bytes_out.fetch_add(bytes, Relaxed);
-    }
-
-    pub(super) fn refused(&self) {
-        self.refusals.fetch_add(1, Relaxed);
     }
 }
 

@@ -16,7 +16,7 @@ use super::rules::{LimitRules, Rules, TenantRules};
 
 const SHARDS: usize = 16;
 
-/// Some 600 bytes each: 75 MiB when it is full.
+/// Some 850 bytes each: 107 MiB when it is full.
 pub const MAX_ACCOUNTS: usize = 131_072;
 
 /// Accounts of a tenant that logins under names that no user has share.

@@ -11,6 +11,7 @@ mod account;
 mod file;
 mod gcra;
 mod ledger;
+mod load;
 mod report;
 mod rules;
 mod shape;
@@ -40,6 +41,7 @@ use smallvec::SmallVec;
 use crate::identify::{ConnectionIdentity, user_of_login};
 use ledger::{Ledger, Who};
 use shape::{Longest, reads_ranges, touches, txn_size};
+use slot::Settled;
 use sources::Sources;
 use tallies::Tallies;
 
@@ -61,7 +63,7 @@ pub struct Limiter {
 /// A request that may go on. In flight until dropped.
 pub struct Admission<'a> {
     limiter: &'a Limiter,
-    account: Option<Arc<Account>>,
+    settled: Option<Arc<Settled>>,
     class: Class,
     /// To be waited for before it goes on.
     pub delay: Option<Duration>,
@@ -142,7 +144,7 @@ impl Limiter {
     ) -> Result<Admission<'_>, Refusal> {
         let class = Class::of(operation);
         let mut admission =
-            Admission { limiter: self, account: None, class, delay: None, _in_flight: None, _granting: None };
+            Admission { limiter: self, settled: None, class, delay: None, _in_flight: None, _granting: None };
         if class == Class::Health {
             return Ok(admission);
         }
@@ -150,11 +152,12 @@ impl Limiter {
             Operation::Authenticate { name, .. } => Some(name.as_str()),
             _ => None,
         };
-        let Some(account) = self.account(request, login, class)? else { return Ok(admission) };
+        let Some(settled) = self.settled(request, login, class)? else { return Ok(admission) };
+        let account = &settled.account;
         let bytes = bytes as u64;
         account.load.asked(bytes);
         if account.is_limited() {
-            let decided = self.decide(&mut admission, &account, request, operation, bytes);
+            let decided = self.decide(&mut admission, account, request, operation, bytes);
             if let Err(mut refusal) = decided {
                 account.load.refused();
                 // Who logs in is not told whether there is such a user.
@@ -164,7 +167,7 @@ impl Limiter {
                 return Err(refusal);
             }
         }
-        admission.account = Some(account);
+        admission.settled = Some(settled);
         Ok(admission)
     }
 
@@ -193,12 +196,12 @@ impl Limiter {
     }
 
     /// None: a caller who has shown nothing where that is asked for.
-    fn account(
+    fn settled(
         &self,
         request: Request<'_>,
         login: Option<&str>,
         class: Class,
-    ) -> Result<Option<Arc<Account>>, Refusal> {
+    ) -> Result<Option<Arc<Settled>>, Refusal> {
         let Request { view, caller, connection } = request;
         let keyspace = caller.keyspace();
         let user = caller.name().or(login);
@@ -207,9 +210,9 @@ impl Limiter {
         }
         // Who logs in is not yet who the connection belongs to.
         if login.is_none()
-            && let Some(account) = connection.slot().account(keyspace, user)
+            && let Some(settled) = connection.slot().settled(keyspace, user, class != Class::KeepAlive)
         {
-            return Ok(Some(account));
+            return Ok(Some(settled));
         }
         let tenant = view.tenant_of(keyspace).map(|tenant| tenant.name.as_str());
         let user = if login.is_some() { user.map(|user| user_of_login(tenant, user)) } else { user };
@@ -222,12 +225,19 @@ impl Limiter {
         } else {
             self.ledger.find(who, self.now(), &rules)
         };
-        // A connection that only keeps leases alive is not refused: it is counted when it asks for something else.
-        if login.is_none() && class != Class::KeepAlive {
-            let seat = self.seat(&account, class, CapRule::Connections, |it| &it.connections);
-            connection.slot().settle(account.clone(), user, seat?);
+        if login.is_some() {
+            return Ok(Some(Settled::new(account, user, None)));
         }
-        Ok(Some(account))
+        // A connection that only keeps leases alive is not refused: it is counted when it asks for something else.
+        if class == Class::KeepAlive {
+            let settled = Settled::new(account, user, None);
+            connection.slot().remember(&settled);
+            return Ok(Some(settled));
+        }
+        let seat = self.seat(&account, class, CapRule::Connections, |it| &it.connections)?;
+        let settled = Settled::new(account, user, Some(seat));
+        connection.slot().settle(settled.clone());
+        Ok(Some(settled))
     }
 
     /// What does not depend on what others do.
@@ -418,7 +428,7 @@ impl Limiter {
         request: Request<'_>,
         admission: &Admission<'_>,
     ) -> Result<Option<WatcherSeat>, Refusal> {
-        let Some(account) = &admission.account else { return Ok(None) };
+        let Some(account) = admission.account() else { return Ok(None) };
         let rule = CapRule::ConnectionWatches;
         let on_connection = request.connection.slot().watcher();
         self.cap(account, Class::Read, rule, on_connection.count(), |max| {
@@ -431,10 +441,11 @@ impl Limiter {
     /// A stream that lasts: counted on its connection until it ends.
     pub fn stream(&self, request: Request<'_>) -> Result<Option<slot::Counted>, Refusal> {
         // It may be one of keepalives; the requests of others are counted for themselves.
-        let Some(account) = self.account(request, None, Class::KeepAlive)? else { return Ok(None) };
+        let Some(settled) = self.settled(request, None, Class::KeepAlive)? else { return Ok(None) };
+        let account = &settled.account;
         let rule = CapRule::Streams;
         let stream = request.connection.slot().stream();
-        self.cap(&account, Class::Read, rule, stream.count(), |max| {
+        self.cap(account, Class::Read, rule, stream.count(), |max| {
             Refusal::Limited(account.limited(rule.name(), max, Retry::WhenFreed))
         })?;
         Ok(Some(stream))
@@ -448,32 +459,30 @@ pub struct WatcherSeat {
 }
 
 impl Admission<'_> {
+    fn account(&self) -> Option<&Arc<Account>> {
+        self.settled.as_ref().map(|settled| &settled.account)
+    }
+
     /// What was found, before it is sent.
     pub fn found(&self, answer: &Answer<Plaintext>) -> Result<(), Refusal> {
-        let Some(account) = self.account.as_ref().filter(|account| account.is_limited()) else {
-            return Ok(());
-        };
+        let Some(account) = self.account().filter(|account| account.is_limited()) else { return Ok(()) };
         let found = Found::in_answer(answer);
         self.limiter.found(account, self.class, found, found)
     }
 
     /// What was sent.
     pub fn sent(&self, bytes: usize) {
-        if let Some(account) = &self.account {
+        if let Some(account) = self.account() {
             self.limiter.sent(account, bytes);
         }
     }
 
     /// For an answer of many messages. `limiter` is the one that admitted.
     pub fn into_payer(self, limiter: &Arc<Limiter>) -> Option<Payer> {
-        let Self { account, class, _in_flight, .. } = self;
-        Some(Payer {
-            limiter: limiter.clone(),
-            account: account?,
-            class,
-            found: Found::default(),
-            _in_flight,
-        })
+        // The account alone: a stream may outlast whom its connection belongs to.
+        let account = self.account()?.clone();
+        let Self { class, _in_flight, .. } = self;
+        Some(Payer { limiter: limiter.clone(), account, class, found: Found::default(), _in_flight })
     }
 }
 

@@ -47,13 +47,14 @@ fn keep(found: &mut Vec<LoadInfo>, most: usize) {
 }
 
 fn told(account: &Account) -> LoadInfo {
+    let load = account.load.totals();
     LoadInfo {
         tenant: account.tenant().to_owned(),
         user: account.user().unwrap_or_default().to_owned(),
-        requests: account.load.requests.load(Relaxed),
-        bytes_in: account.load.bytes_in.load(Relaxed),
-        bytes_out: account.load.bytes_out.load(Relaxed),
-        refusals: account.load.refusals.load(Relaxed),
+        requests: load.requests,
+        bytes_in: load.bytes_in,
+        bytes_out: load.bytes_out,
+        refusals: load.refusals,
         watches: account.watches.load(Relaxed),
         connections: account.connections.load(Relaxed),
     }

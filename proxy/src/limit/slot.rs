@@ -12,30 +12,54 @@ use crate::rpc::Answers;
 /// A connection nearly always has the same caller; looking the account up once is enough.
 #[derive(Default)]
 pub struct Slot {
-    settled: Mutex<Option<Settled>>,
+    settled: Mutex<Option<Arc<Settled>>>,
     watchers: Arc<AtomicU64>,
     streams: Arc<AtomicU64>,
     answers: Arc<Answers>,
 }
 
-struct Settled {
-    account: Arc<Account>,
+/// Whose connection it is. Requests share this and not the account itself: how often that is shared would be counted on
+/// all threads that somebody's requests come on.
+pub(super) struct Settled {
+    pub(super) account: Arc<Account>,
     /// As the caller is called: the account may be one that several share.
     user: Option<Box<str>>,
-    /// Counts the connection among the caller's.
-    _seat: Seat,
+    /// Counts the connection among the caller's. None: it has only kept leases alive.
+    seat: Option<Seat>,
+}
+
+impl Settled {
+    pub(super) fn new(account: Arc<Account>, user: Option<&str>, seat: Option<Seat>) -> Arc<Self> {
+        Arc::new(Self { account, user: user.map(Into::into), seat })
+    }
 }
 
 impl Slot {
-    pub(super) fn account(&self, keyspace: KeyspaceId, user: Option<&str>) -> Option<Arc<Account>> {
+    /// Whose it is, if it is this one's, and counted as a connection of theirs where that is `needed`.
+    pub(super) fn settled(
+        &self,
+        keyspace: KeyspaceId,
+        user: Option<&str>,
+        needed: bool,
+    ) -> Option<Arc<Settled>> {
         let settled = self.settled.lock();
-        let own =
-            |settled: &&Settled| settled.account.keyspace == keyspace && settled.user.as_deref() == user;
-        settled.as_ref().filter(own).map(|settled| settled.account.clone())
+        let own = |settled: &&Arc<Settled>| {
+            settled.account.keyspace == keyspace
+                && settled.user.as_deref() == user
+                && (settled.seat.is_some() || !needed)
+        };
+        settled.as_ref().filter(own).cloned()
     }
 
-    pub(super) fn settle(&self, account: Arc<Account>, user: Option<&str>, seat: Seat) {
-        *self.settled.lock() = Some(Settled { account, user: user.map(Into::into), _seat: seat });
+    pub(super) fn settle(&self, settled: Arc<Settled>) {
+        let before = self.settled.lock().replace(settled);
+        // Gives a seat back, if nobody else holds it.
+        drop(before);
+    }
+
+    /// For who only keeps leases alive. Whoever has a seat keeps it.
+    pub(super) fn remember(&self, settled: &Arc<Settled>) {
+        self.settled.lock().get_or_insert_with(|| settled.clone());
     }
 
     /// Bytes of answers that wait to be sent.

@@ -42,8 +42,11 @@ impl Deadline {
         Instant::now() >= self.0
     }
 
-    /// Waits for the answer to a unary request, or for the head of a stream.
-    pub(super) async fn bound(self, answer: impl Future<Output = Response<Body>>) -> Response<Body> {
+    /// Waits for the answer to a unary request, or for the head of a stream. Pinned, as it is too large to be moved in.
+    pub(super) async fn bound<F>(self, answer: Pin<&mut F>) -> Response<Body>
+    where
+        F: Future<Output = Response<Body>>,
+    {
         match tokio::time::timeout_at(self.0, answer).await {
             Ok(answer) => answer,
             Err(_) => frame::refused(&status::deadline_exceeded()),
@@ -137,6 +140,7 @@ impl http_body::Body for UntilDeadline {
 mod tests {
     use super::*;
     use http_body_util::{BodyExt as _, StreamBody};
+    use std::pin::pin;
     use std::sync::Arc;
 
     #[test]
@@ -182,7 +186,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_ready_is_never_late() {
         let late = Deadline(Instant::now());
-        let answer = late.bound(std::future::ready(Response::new(Body::empty()))).await;
+        let answer = late.bound(pin!(std::future::ready(Response::new(Body::empty())))).await;
         assert!(answer.headers().is_empty());
     }
 
@@ -194,7 +198,7 @@ mod tests {
             let _held = holding;
             std::future::pending().await
         };
-        let answer = after(Duration::from_millis(50)).bound(never).await;
+        let answer = after(Duration::from_millis(50)).bound(pin!(never)).await;
         assert_eq!(grpc_status(answer.headers()), "4");
         assert!(start.elapsed() >= Duration::from_millis(50));
         assert_eq!(Arc::strong_count(&held), 1);

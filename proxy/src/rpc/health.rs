@@ -9,18 +9,20 @@ use tonic::Status;
 
 use super::frame;
 use super::meter::Meter;
-use super::{Call, decode, encode, read_one, refuse};
+use super::{Call, decode, encode, read_one, refuse, told};
 use crate::stack::{self, Context, Evidence};
 use crate::status;
 
-pub(super) async fn check<B>(context: &Context, call: Call<B>, meter: &Meter) -> Result<Bytes, Status>
+pub(super) async fn check<B>(context: &Context, call: Call<B>, meter: Meter) -> Response<tonic::body::Body>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
-    match ask(context, call, meter).await? {
-        Some(response) => frame::framed(&response),
-        None => Err(status::unknown_health_service()),
-    }
+    let outcome = match ask(context, call, &meter).await {
+        Ok(Some(response)) => frame::framed(&response),
+        Ok(None) => Err(status::unknown_health_service()),
+        Err(status) => Err(status),
+    };
+    told(meter, outcome)
 }
 
 /// Sends the status of the moment. It does not change before the connection ends, so nothing

@@ -3,9 +3,11 @@
 //! Each is a request of its own to the funnel: a right that was withdrawn, or a token that died,
 //! ends the stream at the next one.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::poll_immediate;
 use futures_util::stream;
 use http::Response;
 use http_body::Body;
@@ -43,8 +45,15 @@ where
     };
     let messages = read_many(context, evidence, body);
     let received = meter.received_counter();
-    let stream =
-        KeepAlive { context: context.clone(), connection, metadata, messages, received, _place: place };
+    // Boxed, as it goes into each message's future and comes out again.
+    let stream = Box::new(KeepAlive {
+        context: context.clone(),
+        connection,
+        metadata,
+        messages,
+        received,
+        _place: place,
+    });
     let answers = stream::unfold(stream, |mut stream| async move {
         let answer = stream.next().await.transpose()?;
         Some((answer, stream))
@@ -62,11 +71,16 @@ where
         let size = message.len();
         let request = decode::message(message).map_err(|rejection| rejection.status())?;
         let evidence = Evidence { connection: &self.connection, metadata: &self.metadata };
-        // Behind a checkpoint it waits for the log, as long as a write would.
-        let kept = stack::run(&self.context, evidence, decode::keep_alive(request), size);
-        let kept = tokio::time::timeout(self.context.request_timeout, kept).await;
-        kept.unwrap_or(Err(Refusal::TimedOut))
-            .and_then(|answered| encode::lease_keep_alive(self.context.identity, answered.reply))
+        let mut kept = pin!(stack::run(&self.context, evidence, decode::keep_alive(request), size));
+        let kept = match poll_immediate(kept.as_mut()).await {
+            Some(kept) => kept,
+            // Behind a checkpoint it waits for the log, as long as a write would.
+            None => {
+                let kept = tokio::time::timeout(self.context.request_timeout, kept).await;
+                kept.unwrap_or(Err(Refusal::TimedOut))
+            }
+        };
+        kept.and_then(|answered| encode::lease_keep_alive(self.context.identity, answered.reply))
             .map(Some)
             .map_err(|refusal| status::of(&refusal))
     }

@@ -24,6 +24,7 @@ pub use answers::Answers;
 pub use room::{ConnectionRoom, MessageRoom};
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,75 +108,106 @@ impl GrpcService {
 
     /// Answers any gRPC request. Never fails: what goes wrong is in the answer's status.
     pub async fn call<B>(
-        &self,
+        self,
         connection: Arc<ConnectionIdentity>,
         request: Request<B>,
     ) -> Response<tonic::body::Body>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
+        let Begun { call, method, meter, deadline } = match self.begin(connection, request) {
+            Ok(begun) => begun,
+            Err(refused) => return *refused,
+        };
+        let mut answer = pin!(answer(&self.context, method, call, meter));
+        let Some(deadline) = deadline else { return answer.await };
+        let answer = deadline.bound(answer.as_mut()).await;
+        if method.kind.is_stream() { deadline.bound_stream(answer) } else { answer }
+    }
+
+    /// What its head says. Err: an answer that refuses it.
+    fn begin<B>(
+        &self,
+        connection: Arc<ConnectionIdentity>,
+        request: Request<B>,
+    ) -> Result<Begun<B>, Box<Response<tonic::body::Body>>> {
         let (head, body) = request.into_parts();
         if connection.proof().is_crowded() {
             let evidence = Evidence { connection: &connection, metadata: &head.headers };
             if stack::known(&self.context, evidence).is_err() {
-                return frame::refused(&status::no_room());
+                return Err(frame::refused(&status::no_room()).into());
             }
         }
         let asked = Asked::read(&head.headers);
         // Before the method is looked at, and not counted, as in Go's server.
-        let deadline = match asked.timeout.map(Deadline::read).transpose() {
-            Ok(deadline) => deadline.flatten(),
-            Err(status) => return frame::refused(&status),
-        };
+        let deadline = asked.timeout.map(Deadline::read).transpose();
+        let deadline = deadline.map_err(|status| frame::refused(&status))?.flatten();
         let path = head.uri.path();
-        let Some(id) = methods::find(path) else {
-            return frame::refused(&status::unknown_method(path));
-        };
+        let id = methods::find(path).ok_or_else(|| frame::refused(&status::unknown_method(path)))?;
         let meter = Meter::start(&self.counters, id, deadline);
         if let Err(refusal) = asked.check(|| self.context.port.view().leader()) {
-            return refuse(meter, &status::of(&refusal));
+            return Err(refuse(meter, &status::of(&refusal)).into());
         }
         self.counters.asked(asked.client_version, id);
         let Ok(metadata) = Metadata::new(head.headers, connection.room()) else {
-            return refuse(meter, &status::no_room());
+            return Err(refuse(meter, &status::no_room()).into());
         };
-        let call = Call { connection, metadata, body };
-        let method = id.method();
-        let Some(deadline) = deadline else { return self.answer(method, call, meter).await };
-        let answer = deadline.bound(self.answer(method, call, meter)).await;
-        if method.kind.is_stream() { deadline.bound_stream(answer) } else { answer }
-    }
-
-    async fn answer<B>(
-        &self,
-        method: &'static Method,
-        call: Call<B>,
-        mut meter: Meter,
-    ) -> Response<tonic::body::Body>
-    where
-        B: Body<Data = Bytes> + Send + Unpin + 'static,
-    {
-        match &method.kind {
-            Kind::Unary { decode, encode } => {
-                let outcome = unary(&self.context, call, *decode, *encode, &mut meter).await;
-                answer(meter, outcome)
-            }
-            Kind::HealthCheck => {
-                let outcome = health::check(&self.context, call, &meter).await;
-                answer(meter, outcome)
-            }
-            Kind::RangeStream { decode } => range_stream::serve(&self.context, call, *decode, meter).await,
-            Kind::Watch => watch::serve(&self.context, call, meter),
-            Kind::LeaseKeepAlive => keep_alive::serve(&self.context, call, meter),
-            Kind::HealthWatch => health::watch(&self.context, call, meter).await,
-            Kind::Later => refuse(meter, &later(method)),
-        }
+        Ok(Begun { call: Call { connection, metadata, body }, method: id.method(), meter, deadline })
     }
 }
 
-async fn unary<B>(
+/// A request whose head was read.
+struct Begun<B> {
+    call: Call<B>,
+    method: &'static Method,
+    meter: Meter,
+    deadline: Option<Deadline>,
+}
+
+/// What few requests need is kept apart: each request would be as large, and moved about.
+async fn answer<B>(
+    context: &Arc<Context>,
+    method: &'static Method,
+    call: Call<B>,
+    meter: Meter,
+) -> Response<tonic::body::Body>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    match &method.kind {
+        Kind::Unary { decode, encode } => unary(context, call, *decode, *encode, meter).await,
+        Kind::HealthCheck => Box::pin(health::check(context, call, meter)).await,
+        Kind::RangeStream { decode } => Box::pin(range_stream::serve(context, call, *decode, meter)).await,
+        Kind::Watch => watch::serve(context, call, meter),
+        Kind::LeaseKeepAlive => keep_alive::serve(context, call, meter),
+        Kind::HealthWatch => Box::pin(health::watch(context, call, meter)).await,
+        Kind::Later => refuse(meter, &later(method)),
+    }
+}
+
+fn unary<B>(
     context: &Context,
     call: Call<B>,
+    decode: Decode,
+    encode: Encode,
+    mut meter: Meter,
+) -> impl Future<Output = Response<tonic::body::Body>>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    // Taken apart here, and not in the future, which would keep both the whole and the parts.
+    let Call { connection, metadata, body } = call;
+    async move {
+        let evidence = Evidence { connection: &connection, metadata: &metadata };
+        let outcome = ask(context, evidence, body, decode, encode, &mut meter).await;
+        told(meter, outcome)
+    }
+}
+
+async fn ask<B>(
+    context: &Context,
+    evidence: Evidence<'_>,
+    body: B,
     decode: Decode,
     encode: Encode,
     meter: &mut Meter,
@@ -183,8 +215,6 @@ async fn unary<B>(
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
-    let Call { connection, metadata, body } = call;
-    let evidence = Evidence { connection: &connection, metadata: &metadata };
     let message = read_one(context, evidence, body).await?;
     meter.received();
     let size = message.len();
@@ -194,8 +224,8 @@ where
     if size > limit && operation.is_write() {
         return Err(status::of(&Refusal::RequestTooLarge { size, limit }));
     }
-    if connection.slot().answers().lie() {
-        wait_for_client(&connection, size).await?;
+    if evidence.connection.slot().answers().lie() {
+        Box::pin(wait_for_client(evidence.connection, size)).await?;
     }
     meter.begins(&operation);
     let is_write = operation.is_write();
@@ -259,7 +289,7 @@ fn message_limit(context: &Context) -> usize {
     context.max_request_bytes.saturating_add(MESSAGE_OVERHEAD)
 }
 
-fn answer(mut meter: Meter, outcome: Result<Bytes, Status>) -> Response<tonic::body::Body> {
+fn told(mut meter: Meter, outcome: Result<Bytes, Status>) -> Response<tonic::body::Body> {
     match outcome {
         Ok(message) => {
             meter.sent();
