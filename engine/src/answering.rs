@@ -4,6 +4,9 @@ use std::future::{Future, Ready, ready};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use keygate_core::Refusal;
+use tokio::sync::oneshot;
+
 use crate::port::Answered;
 
 /// Nearly all reads are answered from memory, in the call. Only what has to wait is given a future, and one of its own: the
@@ -11,6 +14,8 @@ use crate::port::Answered;
 #[must_use = "nothing waits for it otherwise"]
 pub enum Answering<'a> {
     Now(Ready<Answered>),
+    /// In the log's queue. The sender is dropped without an answer only when the engine stops.
+    Proposed(oneshot::Receiver<Answered>),
     Later(Pin<Box<dyn Future<Output = Answered> + Send + 'a>>),
 }
 
@@ -30,6 +35,9 @@ impl Future for Answering<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answered> {
         match self.get_mut() {
             Self::Now(ready) => Pin::new(ready).poll(cx),
+            Self::Proposed(answer) => {
+                Pin::new(answer).poll(cx).map(|answered| answered.unwrap_or(Err(Refusal::Stopping)))
+            }
             Self::Later(answer) => answer.as_mut().poll(cx),
         }
     }

@@ -132,18 +132,18 @@ impl Port {
         let id = permit.keyspace();
         match self.send(permit) {
             Ok(answer) if physical => Answering::later(async move {
-                let answer = answered(answer).await?;
+                let answer = Answering::Proposed(answer).await?;
                 self.engine.wait_pruned_of(id).await?;
                 Ok(answer)
             }),
-            Ok(answer) => Answering::later(answered(answer)),
+            Ok(answer) => Answering::Proposed(answer),
             Err(refusal) => Answering::now(Err(refusal)),
         }
     }
 
     /// Through the log, whether or not there is space below the quota.
     pub(crate) async fn submit(&self, permit: Permit<Sealed>) -> Answered {
-        answered(self.send(permit)?).await
+        Answering::Proposed(self.send(permit)?).await
     }
 
     fn send(&self, permit: Permit<Sealed>) -> Result<oneshot::Receiver<Answered>, Refusal> {
@@ -180,9 +180,4 @@ impl Port {
     pub(crate) fn explain(&self, error: ReadError) -> Refusal {
         self.engine.explain(error)
     }
-}
-
-/// The sender is dropped without an answer only when the engine stops.
-async fn answered(answer: oneshot::Receiver<Answered>) -> Answered {
-    answer.await.unwrap_or(Err(Refusal::Stopping))
 }

@@ -121,7 +121,8 @@ impl Board {
         View(self.0.load_full())
     }
 
-    pub(crate) fn store(&self, view: View) {
-        self.0.store(view.0);
+    /// Answers the view before. Whoever lets go of a view last frees what no newer one shares.
+    pub(crate) fn replace(&self, view: View) -> View {
+        View(self.0.swap(view.0))
     }
 }

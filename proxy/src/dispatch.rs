@@ -8,7 +8,7 @@ use crate::identify::{Asker, Home};
 use crate::policy_change::Ready;
 use crate::stack::Context;
 
-/// A request with one answer.
+/// A request with one answer, unless [`is_write`] says that it is for [`write()`].
 ///
 /// `caller` is whom the permit was given to, on this view; `bundle` what it is about to put in force.
 ///
@@ -33,17 +33,25 @@ pub fn one<'a>(
             let answer = context.limiter.observe(*observation);
             Answering::now(Ok(Reply { revision: 0, term: view.term(), answer }))
         }
-        operation if operation.is_write() => {
-            let patient = waits_for_disk(operation);
-            match context.port.propose(permit) {
-                Answering::Later(proposed) if !patient => Answering::later(async {
-                    let answered = tokio::time::timeout(context.request_timeout, proposed).await;
-                    answered.unwrap_or(Err(Refusal::TimedOut))
-                }),
-                proposed => proposed,
-            }
-        }
         _ => context.port.read(view, permit),
+    }
+}
+
+/// A change to which the view that it was decided on does not matter any more.
+pub fn is_write<V>(operation: &Operation<V>) -> bool {
+    operation.is_write() && !matches!(operation, Operation::PolicyChange(_))
+}
+
+/// Through the log. As [`one`].
+pub fn write(context: &Context, permit: Permit<Sealed>) -> Answering<'_> {
+    let patient = waits_for_disk(permit.operation());
+    match context.port.propose(permit) {
+        answered @ Answering::Now(_) => answered,
+        proposed if patient => proposed,
+        proposed => Answering::later(async {
+            let answered = tokio::time::timeout(context.request_timeout, proposed).await;
+            answered.unwrap_or(Err(Refusal::TimedOut))
+        }),
     }
 }
 

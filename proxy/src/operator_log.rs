@@ -9,9 +9,16 @@ use keygate_core::{
 };
 use keygate_engine::View;
 
-/// To be called once it is done. `view` is the one that `caller` was found in.
-pub fn note<V>(view: &View, caller: &Caller, peer: SocketAddr, operation: &Operation<V>, revision: i64) {
+/// To be called once it is done. `view` is asked for if there is something to tell.
+pub fn note<V>(
+    view: impl FnOnce() -> View,
+    caller: &Caller,
+    peer: SocketAddr,
+    operation: &Operation<V>,
+    revision: i64,
+) {
     let Some(change) = what(operation) else { return };
+    let view = view();
     let tenant = view.tenant_of(caller.keyspace()).map_or(DEFAULT_TENANT, |tenant| tenant.name.as_str());
     let user = caller.name().unwrap_or_default().escape_debug();
     tracing::info!(%user, tenant, remote_addr = %peer, revision, change, "an operator has changed something");

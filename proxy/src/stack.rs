@@ -101,16 +101,32 @@ pub async fn run<'a>(
                 (view, caller)
             }
         };
-        let done = match decide(context, &view, asker, &caller, &operation, bundle.as_deref_mut())? {
-            Answering::Now(answered) => answered.into_inner(),
-            Answering::Later(answered) => answered.await,
+        let (done, view) = match authorize::obtain(context.endpoint, &view, &caller, operation.clone()) {
+            Ok(permit) if dispatch::is_write(permit.operation()) => {
+                // Nobody waits for the log with a view of the past: it would keep alive what it alone still shows, and
+                // the thread that serves would have to free that.
+                drop(view);
+                (dispatch::write(context, transform::seal(permit)?).await, None)
+            }
+            Ok(permit) => {
+                let permit = transform::seal(permit)?;
+                let bundle = bundle.as_deref_mut();
+                let done = match dispatch::one(context, &view, asker, &caller, permit, bundle) {
+                    Answering::Now(answered) => answered.into_inner(),
+                    waits => waits.await,
+                };
+                (done, Some(view))
+            }
+            Err(refusal) => (Err(refusal), Some(view)),
         };
+        // On which it was decided; for a write that is the newest.
+        let view = || view.unwrap_or_else(|| context.port.view());
         match done {
             Err(Refusal::StalePermit) if has_passed(&mut deadline, context.request_timeout) => break,
             Err(Refusal::StalePermit) if attempt >= AT_ONCE => tokio::task::yield_now().await,
             Err(Refusal::StalePermit) => {}
             Err(Refusal::PermissionDenied) => {
-                return Err(context.policies.denials.note(&view, &caller, &operation));
+                return Err(context.policies.denials.note(&view(), &caller, &operation));
             }
             Err(refusal) if is_bundle(&operation) => {
                 context.policies.failed(&refusal);
@@ -118,7 +134,7 @@ pub async fn run<'a>(
             }
             outcome => {
                 let reply = transform::open(outcome?)?;
-                operator_log::note(&view, &caller, evidence.connection.peer(), &operation, reply.revision);
+                operator_log::note(view, &caller, evidence.connection.peer(), &operation, reply.revision);
                 match admission.found(&reply.answer) {
                     // It is done: only reads are refused what they found.
                     Err(_) if operation.is_write() => {}
@@ -129,21 +145,6 @@ pub async fn run<'a>(
         }
     }
     Err(Refusal::TimedOut)
-}
-
-/// Err: it cannot be sealed, whoever asks.
-fn decide<'a>(
-    context: &'a Context,
-    view: &'a View,
-    asker: Asker,
-    caller: &'a Caller,
-    operation: &Operation<Plaintext>,
-    bundle: Option<&'a mut Ready>,
-) -> Result<Answering<'a>, Refusal> {
-    match authorize::obtain(context.endpoint, view, caller, operation.clone()) {
-        Ok(permit) => Ok(dispatch::one(context, view, asker, caller, transform::seal(permit)?, bundle)),
-        Err(refusal) => Ok(Answering::now(Err(refusal))),
-    }
 }
 
 /// Counts from when it is asked first. Few requests ask, and a clock costs.

@@ -37,7 +37,7 @@ impl Driver {
         let position =
             Position { term: raft.term, applied_index: self.applied.index, leader: raft.leader_id };
         let view = View::new(self.state.clone(), position);
-        self.seams.board.store(view.clone());
+        let before = self.seams.board.replace(view.clone());
         self.seams.counters.applied.store(self.applied.index, Ordering::Relaxed);
         self.seams.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
         for erased in self.effects.erased.drain(..) {
@@ -63,6 +63,8 @@ impl Driver {
                 *port = None;
             }
         }
+        // Nearly always the last who holds it: nobody has to wait until its memory is free.
+        drop(before);
     }
 
     pub(super) fn heard_of_flush(&mut self, flushed: Flushed) -> Result<(), StorageError> {
