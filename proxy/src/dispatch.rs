@@ -8,7 +8,7 @@ use crate::identify::{Asker, Home};
 use crate::policy_change::Ready;
 use crate::stack::Context;
 
-/// A request with one answer, unless [`is_write`] says that it is for [`write()`].
+/// A request with one answer. Who asks [`is_write`] first can let go of the view.
 ///
 /// `caller` is whom the permit was given to, on this view; `bundle` what it is about to put in force.
 ///
@@ -33,6 +33,7 @@ pub fn one<'a>(
             let answer = context.limiter.observe(*observation);
             Answering::now(Ok(Reply { revision: 0, term: view.term(), answer }))
         }
+        operation if is_write(operation) => write(context, permit),
         _ => context.port.read(view, permit),
     }
 }
